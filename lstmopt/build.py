@@ -1,0 +1,54 @@
+"""From the config to the objects: the only place where anything is instantiated."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from lstmopt.data.datamodule import DataModule
+from lstmopt.errors import ConfigError
+from lstmopt.module import LSTMModule
+
+
+@dataclass
+class Parts:
+    """What a run is made of."""
+
+    datamodule: DataModule
+    module: LSTMModule
+    trainer: pl.Trainer
+
+
+def build(cfg: DictConfig, output_dir: str) -> Parts:
+    """Load the data, then make task, model, module and trainer.
+
+    Raises:
+        DataError: the data are missing or not usable.
+        ConfigError: the monitored metric does not exist, or an option refuses its arguments.
+    """
+    pl.seed_everything(cfg.seed, verbose=False)
+    datamodule: DataModule = make(cfg.data)
+    datamodule.setup()
+    task = make(cfg.task)(spec=datamodule.spec)
+    metrics = [f"{part}/{name}" for part in ("val", "test") for name in task.metrics()] + ["train/loss"]
+    if cfg.monitor not in metrics:
+        raise ConfigError(f"monitor={cfg.monitor} is not a metric", f"type one of {', '.join(metrics)}")
+    model = make(cfg.model)(input_size=task.input_size)
+    module = LSTMModule(task, model, make(cfg.optimizer))
+    trainer = make(
+        cfg.trainer,
+        callbacks=[make(callback) for callback in (cfg.get("callbacks") or {}).values() if callback],
+        logger=[make(logger) for logger in (cfg.get("logger") or {}).values() if logger],
+        default_root_dir=output_dir,
+        enable_checkpointing="best_checkpoint" in (cfg.get("callbacks") or {}),
+        enable_progress_bar="progress" in (cfg.get("callbacks") or {}),
+        enable_autolog_hparams=False,
+    )
+    return Parts(datamodule, module, trainer)
+
+
+def make(node: DictConfig, **arguments: Any) -> Any:
+    """The object that a config node describes, with plain lists and dicts as arguments."""
+    return instantiate(node, **arguments, _convert_="all")

@@ -1,0 +1,157 @@
+"""Types and ranges of the whole config, checked against the signatures of what it describes."""
+
+import inspect
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+TOP_LEVEL: dict[str, Any] = {"seed": int, "monitor": str, "mode": Literal["min", "max"], "resume": str}
+
+# by the last word of a key, wherever it stands
+RANGES = {
+    "seed": "[0, inf)",
+    "lr": "(0, inf)",
+    "max_lr": "(0, inf)",
+    "base_lr": "(0, inf)",
+    "min_lr": "[0, inf)",
+    "eps": "[0, inf)",
+    "alpha": "[0, 1)",
+    "betas": "[0, 1)",
+    "momentum": "[0, 1)",
+    "weight_decay": "[0, inf)",
+    "factor": "(0, 1)",
+    "gamma": "(0, inf)",
+    "pct_start": "(0, 1)",
+    "patience": "[0, inf)",
+    "max_norm": "(0, inf)",
+    "clip_value": "(0, inf)",
+    "dropout": "[0, 1)",
+    "hidden_size": "[1, inf)",
+    "embedding_size": "[1, inf)",
+    "num_layers": "[1, inf)",
+    "batch_size": "[1, inf)",
+    "input_length": "[1, inf)",
+    "sequence_length": "[1, inf)",
+    "horizon": "[1, inf)",
+    "stride": "[1, inf)",
+    "season": "[0, inf)",
+    "delay": "[1, inf)",
+    "val_fraction": "(0, 1)",
+    "test_fraction": "[0, 1)",
+    "max_epochs": "[1, inf)",
+    "max_steps": "[-1, inf)",
+    "log_every_n_steps": "[1, inf)",
+    "accumulate_grad_batches": "[1, inf)",
+    "check_val_every_n_epoch": "[1, inf)",
+    "every_n_epochs": "[1, inf)",
+    "refresh_seconds": "[0, inf)",
+}
+
+
+def problems(cfg: DictConfig) -> list[str]:
+    """One line for each value of a wrong type or out of range, with what to type instead."""
+    plain = typing.cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False))
+    found = []
+    for key, value, hint in _leaves(plain):
+        name = key.rsplit(".", 1)[-1]
+        interval = RANGES.get(name)
+        if value == "???":
+            found.append(f"{key} is not set\n  type {key}=...")
+        elif hint is not None and not fits(value, hint):
+            wanted = f"{describe(hint)}{f' in {interval}' if interval else ''}"
+            found.append(f"{key}={_shown(value)} has the wrong type\n  type {key}= and {wanted}")
+        elif interval and not _inside(value, interval):
+            found.append(f"{key}={_shown(value)} is out of range\n  type {key}= and a number in {interval}")
+    return found
+
+
+def _leaves(plain: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """(key, value, type hint) of every top-level value and of every argument of every target."""
+    for key, hint in TOP_LEVEL.items():
+        yield key, plain[key], hint
+    stack: list[tuple[str, Any]] = [(k, v) for k, v in plain.items() if k not in TOP_LEVEL]
+    while stack:
+        path, node = stack.pop(0)
+        if not isinstance(node, Mapping):
+            continue
+        hints = _hints(node["_target_"]) if "_target_" in node else {}
+        for key, value in node.items():
+            if isinstance(value, Mapping):
+                stack.append((f"{path}.{key}", value))
+            elif not key.startswith("_"):
+                yield f"{path}.{key}", value, hints.get(key)
+
+
+def _hints(target: str) -> dict[str, Any]:
+    function = get_object(target)
+    if inspect.isclass(function):
+        function = function.__init__
+    function = inspect.unwrap(function)
+    try:
+        return typing.get_type_hints(function)
+    except NameError:  # a hint that exists for type checkers only
+        return {}
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a plain config value can be an argument of this type; an unknown type takes anything."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return True
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, option) for option in arguments)
+    if origin is Literal:
+        return value in arguments
+    if origin in (list, tuple, Sequence):
+        inner = [a for a in arguments if a is not Ellipsis]
+        return isinstance(value, list) and (not inner or all(any(fits(v, a) for a in inner) for v in value))
+    if hint is type(None):
+        return value is None
+    if hint is bool:
+        return isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is str:
+        return isinstance(value, str)
+    if hint is list:
+        return isinstance(value, list)
+    if inspect.isclass(hint):
+        return False  # an object: a plain value is none
+    return True
+
+
+def describe(hint: Any) -> str:
+    """The type in a user's words."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        words = [describe(option) for option in arguments if not (inspect.isclass(option) and option.__module__[:5] == "torch")]
+        return " or ".join(dict.fromkeys(words))
+    if origin is Literal:
+        return " or ".join(str(option) for option in arguments)
+    if origin in (list, tuple, Sequence):
+        return "a list like [a,b]"
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", type(None): "null"}
+    return words.get(hint, getattr(hint, "__name__", str(hint)))
+
+
+def _inside(value: Any, interval: str) -> bool:
+    values = value if isinstance(value, list) else [value]
+    low, high = (float(bound) for bound in interval[1:-1].split(","))
+    for number in values:
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            continue
+        above = number > low if interval[0] == "(" else number >= low
+        below = number < high if interval[-1] == ")" else number <= high
+        if not (above and below):
+            return False
+    return True
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value)

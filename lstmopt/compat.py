@@ -1,0 +1,93 @@
+"""The combinations that cannot work, in one table, checked before any data are read."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from lstmopt.conf_dir import conf_dir
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A combination: whether the config has it, why it cannot work, what to type instead."""
+
+    holds: Callable[[DictConfig], Any]
+    problem: str
+    instead: str
+
+
+def _value(key: str) -> Callable[[DictConfig], Any]:
+    return lambda cfg: OmegaConf.select(cfg, key)
+
+
+def _task(cfg: DictConfig) -> str:
+    return str(cfg.task._target_).rsplit(".", 1)[-1]
+
+
+def _on_cpu(cfg: DictConfig) -> bool:
+    import torch
+
+    accelerator = cfg.trainer.accelerator
+    return accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
+
+
+_fp16 = lambda cfg: _value("callbacks.precision.precision")(cfg) == "16-mixed"  # noqa: E731
+_clips = lambda cfg: str(_value("callbacks.gradient_clip._target_")(cfg)).endswith("Clipping")  # noqa: E731
+
+RULES = [
+    Rule(
+        lambda cfg: cfg.model.get("bidirectional") and _task(cfg) in ("LanguageModeling", "Polyphonic"),
+        "a bidirectional model reads the step that this task has to predict",
+        "model=lstm",
+    ),
+    Rule(
+        lambda cfg: cfg.model.return_sequences is False and _task(cfg) in ("LanguageModeling", "Polyphonic", "Tagging"),
+        "model.return_sequences=false leaves one output per sequence, and this task needs one per step",
+        "model.return_sequences=null",
+    ),
+    Rule(
+        lambda cfg: _fp16(cfg) and _on_cpu(cfg),
+        "fp16_mixed needs a GPU",
+        "precision=bf16_mixed",
+    ),
+    Rule(
+        lambda cfg: _fp16(cfg) and _clips(cfg) and _value("optimizer.fused")(cfg),
+        "a fused optimizer unscales fp16 gradients itself, after they are clipped",
+        "optimizer.fused=false or precision=bf16_mixed",
+    ),
+    Rule(
+        lambda cfg: cfg.mode == "min" and str(cfg.monitor).endswith(("/accuracy", "/f1")),
+        "a higher accuracy or f1 is better, and mode=min would keep the worst",
+        "mode=max",
+    ),
+    Rule(
+        lambda cfg: cfg.mode == "max" and not str(cfg.monitor).endswith(("/accuracy", "/f1")),
+        "a lower value of the monitored metric is better, and mode=max would keep the worst",
+        "mode=min",
+    ),
+    Rule(
+        lambda cfg: (cfg.model.get("dropout") or 0) > 0 and cfg.model.get("num_layers") == 1,
+        "model.dropout acts between layers, and there is one layer only",
+        "model.num_layers=2 or model.dropout=0",
+    ),
+]
+
+
+def problems(cfg: DictConfig) -> list[str]:
+    """Every rule that holds, with what to type instead."""
+    return [f"{rule.problem}\n  type {rule.instead}" for rule in RULES if rule.holds(cfg)]
+
+
+def shadowed(search_path: list[str]) -> list[str]:
+    """The user's own option files that a shipped file of the same name keeps from being read."""
+    shipped = Path(conf_dir())
+    found = []
+    for folder in {Path(path) for path in search_path} - {shipped}:
+        for file in sorted(folder.glob("**/*.yaml")):
+            name = file.relative_to(folder)
+            if (shipped / name).is_file():
+                found.append(f"{file} is not read: lstmopt ships {name}\n  rename it, as my_{name.name}")
+    return found

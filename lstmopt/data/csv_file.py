@@ -1,0 +1,164 @@
+"""Any CSV file as a forecasting problem."""
+
+from datetime import datetime
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lstmopt.data.batch import DataSpec, Split
+from lstmopt.data.datamodule import DataModule
+from lstmopt.data.series import time_split, windows
+from lstmopt.data.table import Table, read
+from lstmopt.errors import DataError
+
+
+class CSVFile(DataModule):
+    """One row per time step; the targets' past and the features are the input, the targets' future the output.
+
+    The rows are split by time (each group for itself), and the scaler is fitted on the training rows alone.
+
+    Args:
+        batch_size: windows per batch.
+        seed: seed of the batch order.
+        path: a CSV file with a header.
+        target: the column or columns to predict.
+        features: further input columns; None takes every column but time and group.
+        time_column: holds ISO dates or numbers that grow; None where the rows are in order.
+        group_column: rows of different groups are different series.
+        input_length: rows the model sees.
+        horizon: rows to predict.
+        stride: rows between the starts of two training windows.
+        val_fraction: part of the rows, before the test rows.
+        test_fraction: part of the rows, the newest.
+        season: rows per season, for the baseline; None guesses it from the times.
+        missing: what to do with empty cells: refuse them, drop their rows, repeat the value before, or interpolate.
+
+    Raises:
+        DataError: the file or a column is missing or not usable; see `lstmopt.data.table`.
+    """
+
+    def __init__(
+        self,
+        batch_size: int,
+        seed: int,
+        path: str,
+        target: str | list[str],
+        features: list[str] | None,
+        time_column: str | None,
+        group_column: str | None,
+        input_length: int,
+        horizon: int,
+        stride: int,
+        val_fraction: float,
+        test_fraction: float,
+        season: int | None,
+        missing: Literal["error", "drop", "ffill", "interpolate"],
+    ) -> None:
+        super().__init__(batch_size, seed)
+        self.path = path
+        self.targets = [target] if isinstance(target, str) else target
+        self.features = features
+        self.time_column, self.group_column = time_column, group_column
+        self.input_length, self.horizon, self.stride = input_length, horizon, stride
+        self.val_fraction, self.test_fraction = val_fraction, test_fraction
+        self.season, self.missing = season, missing
+
+    def load(self) -> tuple[DataSpec, dict[str, Split]]:
+        """Read and check the file."""
+        table = read(self.path)
+        if self.val_fraction + self.test_fraction >= 1:
+            raise DataError("no rows are left to train on", "type smaller data.val_fraction and data.test_fraction")
+        names = self._names(table)
+        values = np.stack([table.numbers(name, self.missing, "data.features") for name in names], axis=1)
+        times = self._times(table)
+        groups = table.column(self.group_column, "data.group_column") if self.group_column else [""] * len(values)
+        parts, ends, season, first = [], [], 1, 0
+        for group in dict.fromkeys(groups):
+            chosen = np.array([name == group for name in groups])
+            rows, at = values[chosen], times[chosen] if times is not None else None
+            if at is not None and (np.diff(at) <= 0).any():
+                row = np.flatnonzero(chosen)[int(np.argmax(np.diff(at) <= 0)) + 1]
+                raise DataError(
+                    f"{self.path}: {self.time_column} does not grow in line {table.lines[row]}",
+                    "sort the rows by time and leave no time twice, or type data.group_column=COLUMN",
+                )
+            rows = self._fill(rows)
+            season = guess_season(at) if at is not None else 1
+            parts.append(rows)
+            ends.append(time_split(first, first + len(rows), self.val_fraction, self.test_fraction))
+            first += len(rows)
+        return windows(
+            np.concatenate(parts),
+            names,
+            self.targets,
+            ends,
+            self.input_length,
+            self.horizon,
+            season if self.season is None else self.season,
+            self.stride,
+            source=self.path,
+        )
+
+    def _names(self, table: Table) -> list[str]:
+        for target in self.targets:
+            table.column(target, "data.target")
+        reserved = {self.time_column, self.group_column}
+        if reserved & set(self.targets):
+            raise DataError("data.target cannot be the time or group column", "type another data.target")
+        features = self.features
+        if features is None:
+            features = [name for name in table.columns if name not in reserved]
+        return self.targets + [name for name in features if name not in self.targets]
+
+    def _times(self, table: Table) -> NDArray[np.float64] | None:
+        """The time column in seconds, or as the numbers it holds."""
+        if self.time_column is None:
+            return None
+        cells = table.column(self.time_column, "data.time_column")
+        try:
+            return np.array(cells, dtype=np.float64)
+        except ValueError:
+            pass
+        times = []
+        for cell, line in zip(cells, table.lines, strict=True):
+            try:
+                times.append(datetime.fromisoformat(cell.strip()).timestamp())
+            except ValueError:
+                raise DataError(
+                    f"{self.path}: {self.time_column} holds {cell[:30]!r} in line {line}, which is no ISO date",
+                    "write times as 2024-01-31 or 2024-01-31 13:00:00",
+                ) from None
+        return np.array(times)
+
+    def _fill(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        known = np.isfinite(rows)
+        if known.all():
+            return rows
+        if self.missing == "drop":
+            return rows[known.all(axis=1)]
+        steps = np.arange(len(rows))
+        filled = rows.copy()
+        for column in range(rows.shape[1]):
+            at = steps[known[:, column]]
+            if not len(at):
+                raise DataError(f"{self.path}: a column has no number at all", "leave it out of data.features")
+            if self.missing == "interpolate":
+                filled[:, column] = np.interp(steps, at, rows[at, column])
+            else:
+                filled[:, column] = rows[at[np.searchsorted(at, steps, side="right").clip(1) - 1], column]
+        return filled
+
+
+def guess_season(times: NDArray[np.float64]) -> int:
+    """Rows per season of ISO times: hourly 24, daily 7, weekly 52, monthly 12, otherwise 1."""
+    if len(times) < 2:
+        return 1
+    step = float(np.median(np.diff(times)))
+    hour, day = 3600.0, 86400.0
+    if step < day and abs(day / step - round(day / step)) < 0.01 and step >= 60:
+        return round(day / step) if step >= hour else round(hour / step)
+    for length, season in ((day, 7), (7 * day, 52), (30.4 * day, 12)):
+        if abs(step - length) < 0.05 * length:
+            return season
+    return 1

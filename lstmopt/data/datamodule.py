@@ -1,0 +1,126 @@
+"""The common part of all data options: splits in memory, read by whole batches, in a repeatable order."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from lstmopt.data.batch import Batch, DataSpec, Split
+
+
+class BatchIndices(Sampler[Tensor]):
+    """Batches of sample numbers whose order is a function of (seed, epoch) alone.
+
+    Args:
+        n: number of samples.
+        batch_size: samples per batch; the last batch may be smaller.
+        shuffle: a new permutation every epoch.
+        seed: seed of the permutations.
+    """
+
+    def __init__(self, n: int, batch_size: int, shuffle: bool, seed: int) -> None:
+        self.n, self.batch_size, self.shuffle, self.seed = n, batch_size, shuffle, seed
+        self.epoch = 0
+        self.skip = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.n // self.batch_size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+            order = torch.randperm(self.n, generator=generator)
+        else:
+            order = torch.arange(self.n)
+        skip, self.skip = self.skip, 0
+        yield from order.split(self.batch_size)[skip:]
+
+
+class _WholeBatches(Dataset[Batch]):
+    def __init__(self, split: Split) -> None:
+        self.split = split
+
+    def __getitem__(self, index: Any) -> Batch:
+        return self.split.batch(index)
+
+
+class BatchLoader(DataLoader[Batch]):
+    """A `DataLoader` that fetches whole batches and knows where in the epoch it is.
+
+    The batches already handed out are part of a checkpoint, so that a resumed epoch goes on with the
+    batch that would have come next. No global random state is read or advanced.
+    """
+
+    def __init__(self, split: Split, batch_size: int, shuffle: bool, seed: int) -> None:
+        self.indices = BatchIndices(len(split), batch_size, shuffle, seed)
+        self._handed_out = 0
+        super().__init__(
+            _WholeBatches(split),
+            sampler=self.indices,
+            batch_size=None,
+            generator=torch.Generator().manual_seed(seed),
+        )
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        self._handed_out = self.indices.skip
+        for batch in super().__iter__():
+            self._handed_out += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Batches handed to the trainer in this epoch."""
+        return {"batches": self._handed_out}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on after the saved number of batches; a finished epoch starts the next one."""
+        self.indices.skip = state["batches"] % len(self.indices)
+
+
+class DataModule(pl.LightningDataModule):
+    """A data set with its train, validation and test parts. A data option is a subclass with `load`.
+
+    Args:
+        batch_size: sequences per batch, all three parts.
+        seed: seed of the batch order (and of generated data).
+    """
+
+    def __init__(self, batch_size: int, seed: int) -> None:
+        super().__init__()
+        self.batch_size, self.seed = batch_size, seed
+        self.spec: DataSpec
+        self.splits: dict[str, Split] = {}
+
+    def load(self) -> tuple[DataSpec, dict[str, Split]]:
+        """Read and check the data; the parts are `train`, `val` and `test`.
+
+        Raises:
+            DataError: a file is missing or not usable.
+        """
+        raise NotImplementedError
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load once; called by `build` before the model is made, and by Lightning."""
+        if not self.splits:
+            self.spec, self.splits = self.load()
+
+    def _loader(self, part: str) -> BatchLoader:
+        return BatchLoader(self.splits[part], self.batch_size, shuffle=part == "train", seed=self.seed)
+
+    def train_dataloader(self) -> BatchLoader:
+        """Batches in an order that is a function of (seed, epoch)."""
+        return self._loader("train")
+
+    def val_dataloader(self) -> BatchLoader:
+        """Batches in order."""
+        return self._loader("val")
+
+    def test_dataloader(self) -> BatchLoader:
+        """Batches in order."""
+        return self._loader("test")

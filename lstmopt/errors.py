@@ -1,0 +1,45 @@
+"""The mistakes a user can make, each told in one message (exit code 2)."""
+
+
+class UserError(Exception):
+    """A mistake of the user: what is wrong and what to type instead.
+
+    Args:
+        problem: one sentence that names the thing that is wrong.
+        hint: what to type or do instead.
+    """
+
+    def __init__(self, problem: str, hint: str = "") -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.problem}\n  {self.hint}" if self.hint else self.problem
+
+    def __reduce__(self) -> tuple[type["UserError"], tuple[str, str]]:
+        return type(self), (self.problem, self.hint)
+
+
+class ConfigError(UserError):
+    """The configuration cannot work."""
+
+
+class DataError(UserError):
+    """A data file is missing or not usable."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint is missing or does not fit the run."""
+
+
+class Interrupted(Exception):
+    """A signal asked the run to stop, after `last.ckpt` was saved.
+
+    Args:
+        signum: the signal's number; the exit code is 128 + signum.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by signal {signum}")
+        self.signum = signum

@@ -1,0 +1,123 @@
+"""Hydra's errors in one message: every override that is wrong, with the nearest right name."""
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lstmopt.conf_dir import conf_dir
+
+
+def explain(error: Exception, arguments: list[str]) -> str | None:
+    """What the user typed wrong and what to type instead; None for an error that is not the user's."""
+    if isinstance(error, OSError):
+        name = error.filename or ""
+        if isinstance(error, PermissionError | NotADirectoryError | FileExistsError) or error.errno in (28, 30):
+            return f"cannot write to {name or 'the run folder'}: {error.strerror}\n  type hydra.run.dir=FOLDER"
+        return None
+    if not isinstance(error, HydraException | OmegaConfBaseException):
+        return None
+    GlobalHydra.instance().clear()
+    search_path, overrides = _split(arguments)
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        problems = _try_each(search_path, overrides)
+    return "\n".join(problems) or None
+
+
+def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Hydra's flags apart from the overrides; --config-dir becomes part of the search path."""
+    search_path, overrides = [], []
+    rest = iter(arguments)
+    for word in rest:
+        if word in ("--config-dir", "-cd"):
+            search_path = [f"hydra.searchpath=[file://{Path(next(rest, '.')).absolute()}]"]
+        elif word.startswith("--config-dir="):
+            search_path = [f"hydra.searchpath=[file://{Path(word.split('=', 1)[1]).absolute()}]"]
+        elif word in ("--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--info", "-i"):
+            next(rest, None)
+        elif not word.startswith("-"):
+            overrides.append(word)
+    return search_path, overrides
+
+
+def _try_each(search_path: list[str], overrides: list[str]) -> list[str]:
+    """Compose with one override more each time; options of groups first, keys inside them after."""
+    problems, good = [], list(search_path)
+    for override in sorted(overrides, key=lambda word: "." in word.split("=")[0]):
+        for single in _values(override):
+            try:
+                compose("train", [*good, single])
+            except (HydraException, OmegaConfBaseException) as error:
+                problems.append(_one(single, error, compose("train", good, return_hydra_config=True)))
+                break
+        else:
+            good.append(single)
+    return problems
+
+
+def _values(override: str) -> list[str]:
+    """`optimizer=adam,sgd` as `optimizer=adam` and `optimizer=sgd`; anything else as it is."""
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+    except HydraException:
+        return [override]
+    if not parsed.is_sweep_override():
+        return [override]
+    return [f"{parsed.get_key_element()}={value}" for value in parsed.sweep_string_iterator()]
+
+
+def _one(override: str, error: Exception, cfg: DictConfig) -> str:
+    key, equals, value = override.lstrip("+~").partition("=")
+    if not equals:
+        return f"cannot read {override}\n  type KEY=VALUE, as {key}=..."
+    groups = _groups()
+    if key in groups:
+        near = _nearest(value, groups[key])
+        return f"{key}={value} does not exist\n  type {key}={near or '|'.join(groups[key])}" + (
+            f" (there are {', '.join(groups[key])})" if near else ""
+        )
+    if re.search("not in struct|Could not override|Could not append", str(error)):
+        keys = [*groups, *_keys(OmegaConf.to_container(cfg, resolve=False))]
+        near = _nearest(key, keys)
+        return f"there is no key {key}\n  " + (f"type {near}={value}" if near else "see python train.py --cfg job")
+    return f"{override}: {str(error).splitlines()[0]}\n  see python train.py --help"
+
+
+def _groups() -> dict[str, list[str]]:
+    shipped: dict[str, list[str]] = {}
+    for file in sorted(Path(conf_dir()).glob("*/*.yaml")):
+        shipped.setdefault(file.parent.name, []).append(file.stem)
+    return shipped
+
+
+def _keys(node: Any, prefix: str = "") -> list[str]:
+    if not isinstance(node, dict):
+        return [prefix]
+    found = [prefix] if prefix else []
+    for name, value in node.items():
+        if not str(name).startswith("_"):
+            found += _keys(value, f"{prefix}.{name}" if prefix else str(name))
+    return found
+
+
+def _nearest(word: str, names: list[str]) -> str | None:
+    """The name meant: alike as a whole, or alike in its last part under the same parent."""
+    parent, _, last = word.rpartition(".")
+    siblings = {name.rpartition(".")[2]: name for name in names if name.rpartition(".")[0] == parent}
+    initials = {"".join(part[:1] for part in last.split("_")): last}
+    for short in siblings:
+        if short in initials:  # learning_rate: lr
+            return siblings[short]
+    near = difflib.get_close_matches(last, siblings, n=1, cutoff=0.6)
+    if near:
+        return siblings[near[0]]
+    same = [name for name in names if name.rpartition(".")[2] == last]
+    whole = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    return same[0] if same else (whole[0] if whole else None)

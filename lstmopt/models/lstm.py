@@ -1,0 +1,94 @@
+"""The LSTM on torch's fused kernels (oneDNN on the CPU, cuDNN on a GPU)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+State = tuple[Tensor, Tensor]
+
+
+class LSTM(nn.Module):
+    """Stacked LSTM, one- or bidirectional, over batches of shape `[B, T, F]`.
+
+    The equations are those of `lstmopt.models.reference.ReferenceLSTM`, to which the tests hold it.
+
+    Args:
+        input_size: features F per step.
+        hidden_size: units H per layer and direction.
+        num_layers: stacked layers.
+        dropout: probability of dropping a unit between layers.
+        bidirectional: a second LSTM reads the sequence from its end.
+        return_sequences: true gives all steps `[B, T, D]`, false only the last valid one `[B, D]`, D = H or
+            2 H (for the backward direction its state after reading the first step). None leaves it to
+            `LSTMModule`, which takes what its task needs; on its own None is true.
+        forget_bias: initial bias of the forget gate (Jozefowicz et al. 2015: 1.0); None keeps torch's.
+        orthogonal: orthogonal recurrent matrices, gate by gate (Saxe et al. 2014).
+
+    Reference: Hochreiter & Schmidhuber 1997; forget gate: Gers et al. 2000.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int = 64,
+        num_layers: int = 1,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        return_sequences: bool | None = None,
+        forget_bias: float | None = None,
+        orthogonal: bool = False,
+    ) -> None:
+        super().__init__()
+        self.return_sequences = return_sequences
+        self.hidden_size = hidden_size
+        self.output_size = hidden_size * (2 if bidirectional else 1)
+        self.lstm = nn.LSTM(
+            input_size,
+            hidden_size,
+            num_layers,
+            batch_first=True,
+            dropout=dropout if num_layers > 1 else 0.0,
+            bidirectional=bidirectional,
+        )
+        self._initialise(forget_bias, orthogonal)
+
+    @torch.no_grad()
+    def _initialise(self, forget_bias: float | None, orthogonal: bool) -> None:
+        for name, parameter in self.lstm.named_parameters():
+            if orthogonal and name.startswith("weight_hh"):
+                for gate in parameter.chunk(4):
+                    nn.init.orthogonal_(gate)
+            if forget_bias is not None and name.startswith("bias"):
+                value = forget_bias if name.startswith("bias_ih") else 0.0
+                parameter[self.hidden_size : 2 * self.hidden_size] = value
+
+    def forward(
+        self, x: Tensor, lengths: Tensor | None = None, state: State | None = None
+    ) -> tuple[Tensor, State]:
+        """Run over x `[B, T, F]` whose sequences have `lengths` `[B]` valid steps (None: all T).
+
+        Returns:
+            The output (see `return_sequences`) and the state (h, c), each `[layers * directions, B, H]`.
+            One-directional output beyond a sequence's length is not meaningful and never used; the state is
+            that after the last step of the batch.
+        """
+        if self.lstm.bidirectional and lengths is not None:
+            packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
+            packed_out, state = self.lstm(packed, state)
+            out, _ = pad_packed_sequence(packed_out, batch_first=True, total_length=x.shape[1])
+        else:
+            out, state = self.lstm(x, state)
+        return (self.last(out, lengths) if self.return_sequences is False else out), state
+
+    def last(self, out: Tensor, lengths: Tensor | None) -> Tensor:
+        """The output at each sequence's last valid step, `[B, T, D]` to `[B, D]`.
+
+        Of a bidirectional output the backward half is taken at the first step, where it has read all.
+        """
+        if lengths is None:
+            last = out[:, -1]
+        else:
+            last = out[torch.arange(len(out), device=out.device), lengths.to(out.device) - 1]
+        if not self.lstm.bidirectional:
+            return last
+        return torch.cat((last[:, : self.hidden_size], out[:, 0, self.hidden_size :]), dim=1)

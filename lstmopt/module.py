@@ -1,0 +1,94 @@
+"""The LightningModule: a task around an LSTM, trained by an optimizer."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torchmetrics import MetricCollection
+
+from lstmopt.data.batch import Batch
+from lstmopt.models.lstm import LSTM
+from lstmopt.tasks.task import Task
+
+
+class LSTMModule(pl.LightningModule):
+    """Trains `task` with `model`; schedules, clipping, precision and profiling come as callbacks.
+
+    Args:
+        task: encodes batches, decodes LSTM outputs; brings loss and metrics.
+        model: the LSTM between them.
+        optimizer: makes the optimizer from parameters.
+
+    Logged: `train/loss` every `log_every_n_steps` steps; `val/...` and `test/...` per epoch.
+    """
+
+    def __init__(self, task: Task, model: LSTM, optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]) -> None:
+        super().__init__()
+        task.make_head(model.output_size)
+        if model.return_sequences is None:
+            model.return_sequences = task.per_step
+        self.task, self.model, self.optimizer = task, model, optimizer
+        self.val_metrics = MetricCollection(dict(task.metrics()), compute_groups=False, prefix="val/")
+        self.test_metrics = MetricCollection(dict(task.metrics()), compute_groups=False, prefix="test/")
+        self._loss_sum = torch.zeros(())
+        self._loss_count = 0
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Predictions for one batch; their shape is the task's."""
+        x, context = self.task.encode(batch)
+        hidden, _ = self.model(x, batch.lengths)
+        if self.model.return_sequences and not self.task.per_step:
+            hidden = self.model.last(hidden, batch.lengths)
+        return self.task.decode(hidden, context)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of one batch."""
+        loss = self.task.loss(self(batch), batch)
+        self._loss_sum = self._loss_sum.to(loss.device) + loss.detach()
+        self._loss_count += 1
+        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:
+            for logger in self.trainer.loggers:
+                logger.log_metrics({"train/loss": float(loss.detach())}, step=self.trainer.global_step)
+        if self.trainer.is_last_batch:  # the epoch's mean, for monitors, the progress bar and results.json
+            self.log("train/loss", self._loss_sum / self._loss_count, logger=False, on_epoch=True, batch_size=1)
+            self._loss_sum, self._loss_count = torch.zeros(()), 0
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add a batch to the validation metrics."""
+        self.task.update(self.val_metrics, self(batch), batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log `val/...`."""
+        self.log_dict(self.val_metrics.compute())
+        self.val_metrics.reset()
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add a batch to the test metrics."""
+        self.task.update(self.test_metrics, self(batch), batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Log `test/...`."""
+        self.log_dict(self.test_metrics.compute())
+        self.test_metrics.reset()
+
+    def configure_optimizers(self) -> Optimizer:
+        """The optimizer over all parameters; schedules are added by their callbacks."""
+        return self.optimizer(self.parameters())
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the facts that predictions need without the data: the scaler, the names, the vocabulary."""
+        checkpoint["data_spec"] = vars(self.task.spec).copy()
+
+    @torch.no_grad()
+    def predict_batch(self, batch: Batch) -> Tensor:
+        """Predictions in evaluation mode, on whatever device the weights are; the mode is put back."""
+        training = self.training
+        self.eval()
+        device = self.device
+        out = self(Batch(*(None if part is None else part.to(device) for part in batch)))
+        self.train(training)
+        return out.cpu()

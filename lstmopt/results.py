@@ -1,0 +1,70 @@
+"""`results.json` and the table at the end of a run."""
+
+import json
+import os
+import platform
+import resource
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lstmopt import __version__
+from lstmopt.tasks.task import Task
+
+
+def write(folder: Path, result: dict[str, Any], name: str = "results.json") -> None:
+    """Write `results.json` so that a reader sees the old file or the new one, never a part."""
+    handle, part = tempfile.mkstemp(dir=folder, suffix=".part")
+    with os.fdopen(handle, "w") as file:
+        json.dump(result, file, indent=2)
+        file.write("\n")
+    os.chmod(part, 0o644)
+    os.replace(part, folder / name)
+
+
+def finished(folder: Path, max_epochs: int) -> dict[str, Any] | None:
+    """The result of a run that was completed in this folder and has no epochs left to train."""
+    path = folder / "results.json"
+    if not path.is_file():
+        return None
+    result: dict[str, Any] = json.loads(path.read_text())
+    return result if result["status"] == "completed" and result["epochs"] >= max_epochs else None
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process so far, in MB; on a GPU also see `torch.cuda`."""
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def versions() -> dict[str, str]:
+    """Releases that the result was made with."""
+    names = ("torch", "pytorch-lightning", "hydra-core", "torchmetrics", "numpy")
+    return {"lstmopt": __version__, "python": platform.python_version()} | {name: version(name) for name in names}
+
+
+def show(task: Task, result: dict[str, Any], folder: Path) -> None:
+    """The final table on the terminal: test metrics beside the baselines', and where everything is."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from lstmopt.evaluate import improvement
+
+    scores = result["baseline"]["all"]
+    table = Table(title=f"test, best of {result['epochs']} epochs by {result['monitor']}")
+    for column in ("metric", "LSTM", *scores):
+        table.add_column(column, justify="left" if column == "metric" else "right")
+    for name in next(iter(scores.values())):
+        if name in result["metrics"]:
+            table.add_row(name, *(f"{values[name]:.4g}" for values in (result["metrics"], *scores.values())))
+    console = Console()
+    console.print(table)
+    key = f"test/{task.primary}"
+    gain = improvement(task, result["metrics"][key], result["baseline"][key])
+    console.print(
+        f"{key}: {abs(gain):.1%} {'less' if gain >= 0 else 'more'} error than {result['baseline']['name']}; "
+        f"{result['steps']} steps in {result['train_seconds']:.1f} s, {result['parameters']:,} parameters",
+        highlight=False,
+    )
+    console.print(f"results.json, picture.png and checkpoints are in {folder}", highlight=False, soft_wrap=True)

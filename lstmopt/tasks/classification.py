@@ -1,0 +1,76 @@
+"""Classification: one label per sequence."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics import Metric
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+
+from lstmopt.data.batch import Batch, Split
+from lstmopt.tasks.task import Metrics, Predict, Task, all_samples
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+IGNORE = -100
+
+
+class Classification(Task):
+    """Logits `[B, K]` from the last valid LSTM output, cross-entropy in nats."""
+
+    name = "classification"
+    primary = "accuracy"
+    higher_is_better = True
+
+    def loss(self, out: Tensor, batch: Batch) -> Tensor:
+        """Mean cross-entropy; labels of -100 do not count."""
+        return F.cross_entropy(out.flatten(0, -2), batch.y.flatten(), ignore_index=IGNORE)
+
+    def metrics(self) -> dict[str, Metric]:
+        """`accuracy` over labels, `f1` averaged over classes."""
+        classes = self.spec.output_size
+        return super().metrics() | {
+            "accuracy": MulticlassAccuracy(classes, average="micro", ignore_index=IGNORE, validate_args=False),
+            "f1": MulticlassF1Score(classes, average="macro", ignore_index=IGNORE, validate_args=False),
+        }
+
+    def update(self, metrics: Metrics, out: Tensor, batch: Batch) -> None:
+        """Add one batch."""
+        labels, classes = batch.y.flatten(), out.flatten(0, -2).float()
+        metrics["loss"].update(F.cross_entropy(classes, labels, ignore_index=IGNORE), (labels != IGNORE).sum())
+        for name in ("accuracy", "f1"):
+            metrics[name].update(classes.argmax(-1), labels)
+
+    def baselines(self, train: Split) -> dict[str, Predict]:
+        """The training frequencies of the classes, whose maximum is the majority class."""
+        labels = all_samples(train, len(train)).y.flatten()
+        counts = torch.bincount(labels[labels != IGNORE], minlength=self.spec.output_size)
+        logits = ((counts + 1e-6) / (counts.sum() + 1e-6 * len(counts))).log()
+        return {"majority_class": lambda batch: logits.to(batch.y.device).expand(*batch.y.shape, -1)}
+
+    def picture(self, predict: Predict, part: Split) -> "Figure":
+        """The confusion matrix over the part's first 2,000 sequences, rows = truth."""
+        from matplotlib.figure import Figure
+
+        batch = all_samples(part)
+        truth, predicted = batch.y.flatten(), predict(batch).argmax(-1).cpu().flatten()
+        seen = truth != IGNORE
+        classes = self.spec.output_size
+        counts = torch.bincount(truth[seen] * classes + predicted[seen], minlength=classes**2).view(classes, classes)
+        share = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
+        figure = Figure(figsize=(6.5, 6), layout="constrained")
+        axes = figure.subplots()
+        axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+        for row in range(classes):
+            for column in range(classes):
+                color = "white" if share[row, column] > 0.5 else "black"
+                axes.text(column, row, int(counts[row, column]), ha="center", va="center", color=color)
+        names = self.spec.class_names or [str(k) for k in range(classes)]
+        axes.set_xticks(range(classes), names, rotation=45)
+        axes.set_yticks(range(classes), names)
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("true")
+        axes.set_title(f"accuracy {float((predicted == truth)[seen].float().mean()):.3f}")
+        return figure

@@ -1,0 +1,158 @@
+"""Forecasting: the next H steps of C series, or any regression on sequences."""
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric
+
+from lstmopt.data.batch import Batch, DataSpec, Split
+from lstmopt.tasks.task import Context, Metrics, Predict, Task, all_samples
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Forecasting(Task):
+    """Predict all H steps of C targets at once from the last LSTM output.
+
+    Where inputs are not the targets' past (`adding`, `npz`), `window_norm` and `highway` have no effect.
+
+    Args:
+        spec: facts about the data.
+        loss: `mse`, `mae` or `huber`, on standardised values.
+        window_norm: what is done to each window and undone to its forecast: `last` subtracts its last row (Zeng et
+            al. 2023, NLinear); `scale` also divides by its root mean square distance from that row, channel by
+            channel (in the manner of Kim et al. 2022, RevIN); `none` nothing.
+        highway: add a linear map of each target's past, `[T]` to `[H]`, so that the LSTM learns what is not linear
+            (Lai et al. 2018, LSTNet, the autoregressive component).
+    """
+
+    name = "forecasting"
+    primary = "mse"
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        loss: Literal["mse", "mae", "huber"] = "mse",
+        window_norm: Literal["scale", "last", "none"] = "scale",
+        highway: bool = True,
+    ) -> None:
+        super().__init__(spec)
+        self.loss_function = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}[loss]
+        self.window_norm = window_norm if spec.target_index else "none"
+        self.highway = nn.Linear(spec.input_length, spec.horizon) if highway and spec.target_index else None
+        if self.highway is not None:
+            nn.init.zeros_(self.highway.weight)
+            nn.init.zeros_(self.highway.bias)
+        self.register_buffer("mean", torch.tensor(spec.mean or [0.0] * spec.output_size), persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std or [1.0] * spec.output_size), persistent=False)
+
+    mean: Tensor
+    std: Tensor
+
+    def make_head(self, width: int) -> None:
+        """One output per step and target."""
+        self.head = nn.Linear(width, self.spec.horizon * self.spec.output_size)
+
+    def encode(self, batch: Batch) -> tuple[Tensor, Context]:
+        """The normalised window; the context is the targets' past in it, and their level and scale `[B, 1, C]`."""
+        x, index = batch.x, self.spec.target_index
+        if self.window_norm == "none":
+            return x, (x[..., index], 0.0, 1.0)
+        level = x[:, -1:]
+        x = x - level
+        if self.window_norm == "last":
+            return x, (x[..., index], level[..., index], 1.0)
+        scale = x.square().mean(dim=1, keepdim=True).sqrt().clamp(min=1e-4)
+        x = x / scale
+        return x, (x[..., index], level[..., index], scale[..., index])
+
+    def decode(self, hidden: Tensor, context: Context) -> Tensor:
+        """The forecast `[B, H, C]`, standardised."""
+        past, level, scale = context
+        out = self.head(hidden).view(len(hidden), self.spec.horizon, self.spec.output_size)
+        if self.highway is not None:
+            out = out + self.highway(past.transpose(1, 2)).transpose(1, 2)
+        return out * scale + level
+
+    def loss(self, out: Tensor, batch: Batch) -> Tensor:
+        """Mean over batch, steps and targets."""
+        return self.loss_function(out, batch.y)
+
+    def metrics(self) -> dict[str, Metric]:
+        """`mse`, `mae` on standardised values; `mse_raw`, `mae_raw` in the data's units."""
+        return super().metrics() | {
+            "mse": MeanSquaredError(),
+            "mae": MeanAbsoluteError(),
+            "mse_raw": MeanSquaredError(),
+            "mae_raw": MeanAbsoluteError(),
+        }
+
+    def update(self, metrics: Metrics, out: Tensor, batch: Batch) -> None:
+        """Add one batch."""
+        out, y = out.float().contiguous(), batch.y.contiguous()
+        metrics["loss"].update(self.loss_function(out, y), weight=len(y))
+        for name in ("mse", "mae"):
+            metrics[name].update(out, y)
+            metrics[f"{name}_raw"].update(self.raw(out), self.raw(y))
+
+    def raw(self, values: Tensor) -> Tensor:
+        """Standardised `[..., C]` to the data's units."""
+        return values * self.std + self.mean
+
+    def baselines(self, train: Split) -> dict[str, Predict]:
+        """Seasonal naive, with and without drift; the training mean where inputs are not the targets' past."""
+        if not self.spec.target_index:
+            mean = all_samples(train, len(train)).y.mean(dim=0)
+            return {"mean": lambda batch: mean.to(batch.y.device).expand_as(batch.y)}
+
+        def naive(drift: bool) -> Predict:
+            return lambda batch: _seasonal_naive(
+                batch.x[..., self.spec.target_index], self.spec.season, self.spec.horizon, drift
+            )
+
+        return {"seasonal_naive": naive(False), "seasonal_naive_drift": naive(True)}
+
+    def picture(self, predict: Predict, part: Split) -> "Figure":
+        """Three windows: what the model saw, its forecast, the truth."""
+        from matplotlib.figure import Figure
+
+        chosen = torch.linspace(0, len(part) - 1, 3).long()
+        batch = part.batch(chosen)
+        forecast, truth = self.raw(predict(batch).float().cpu()), self.raw(batch.y)
+        figure = Figure(figsize=(9, 7), layout="constrained")
+        name = self.spec.target_names[0] if self.spec.target_names else "target"
+        for row, axes in enumerate(figure.subplots(3, 1)):
+            steps = torch.arange(1, self.spec.horizon + 1)
+            marker = "o" if self.spec.horizon == 1 else ""
+            if self.spec.target_index:
+                past = self.raw(batch.x[row][:, self.spec.target_index])[:, 0]
+                axes.plot(torch.arange(-len(past) + 1, 1), past, color="0.6", label="seen")
+            axes.plot(steps, truth[row, :, 0], color="tab:blue", marker=marker, label="truth")
+            axes.plot(steps, forecast[row, :, 0], color="tab:orange", marker=marker, label="forecast")
+            axes.set_ylabel(f"{name} [{self.spec.unit}]" if self.spec.unit else name)
+            axes.set_title(f"window {int(chosen[row]) + 1} of {len(part)}", fontsize="small")
+            if row == 0:
+                axes.legend(loc="upper left", ncols=3, fontsize="small")
+        axes.set_xlabel("steps from the forecast's start")
+        return figure
+
+
+def _seasonal_naive(past: Tensor, season: int, horizon: int, drift: bool) -> Tensor:
+    """The last season repeated, `[B, T, C]` to `[B, H, C]`; drift adds the last season's change per season.
+
+    Where the window is shorter than a season (plus one step for drift) the season is one step, and the drift
+    the window's mean change per step (Hyndman & Athanasopoulos, Forecasting: Principles and Practice, 5.2).
+    """
+    length = past.shape[1]
+    if season > length - drift:
+        season = 1
+    ahead = torch.arange(horizon, device=past.device)
+    out = past[:, length - season + ahead % season]
+    if drift and length > 1:
+        span = season if season > 1 else length - 1
+        per_season = (past[:, -1:] - past[:, -1 - span : length - span]) / span * season
+        out = out + per_season * (ahead // season + 1)[:, None]
+    return out

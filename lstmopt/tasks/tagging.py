@@ -1,0 +1,61 @@
+"""Tagging: a label at every step."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lstmopt.data.batch import Batch, Split
+from lstmopt.tasks.classification import IGNORE, Classification
+from lstmopt.tasks.task import Metrics, Predict, all_samples, valid_steps
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Tagging(Classification):
+    """Logits `[B, T, K]` from every LSTM output; steps beyond a sequence's length do not count."""
+
+    name = "tagging"
+    per_step = True
+
+    def loss(self, out: Tensor, batch: Batch) -> Tensor:
+        """Mean cross-entropy over the steps that exist."""
+        return super().loss(out, _masked(batch))
+
+    def update(self, metrics: Metrics, out: Tensor, batch: Batch) -> None:
+        """Add one batch."""
+        super().update(metrics, out, _masked(batch))
+
+    def baselines(self, train: Split) -> dict[str, Predict]:
+        """The most frequent label."""
+        batch = _masked(all_samples(train, len(train)))
+        labels = batch.y[batch.y != IGNORE]
+        counts = torch.bincount(labels, minlength=self.spec.output_size) + 1e-6
+        logits = (counts / counts.sum()).log()
+        return {"majority_class": lambda batch: logits.to(batch.y.device).expand(*batch.y.shape, -1)}
+
+    def picture(self, predict: Predict, part: Split) -> "Figure":
+        """True and predicted labels of up to eight sequences, as stripes."""
+        from matplotlib.figure import Figure
+
+        batch = _masked(all_samples(part, 8))
+        predicted = predict(batch).argmax(-1).cpu().masked_fill(batch.y == IGNORE, IGNORE)
+        stripes = torch.stack((batch.y, predicted), dim=1).flatten(0, 1).float()
+        stripes[stripes == IGNORE] = float("nan")
+        figure = Figure(figsize=(9, 5), layout="constrained")
+        axes = figure.subplots()
+        image = axes.imshow(stripes, aspect="auto", interpolation="none", cmap="tab20")
+        axes.set_yticks(range(len(stripes)), ["true", "predicted"] * (len(stripes) // 2))
+        for border in range(2, len(stripes), 2):
+            axes.axhline(border - 0.5, color="black")
+        axes.set_xlabel("step")
+        figure.colorbar(image, label="label")
+        return figure
+
+
+def _masked(batch: Batch) -> Batch:
+    if batch.lengths is None:
+        return batch
+    mask = valid_steps(batch, batch.y.shape[1])
+    return batch._replace(y=batch.y.masked_fill(~mask, IGNORE))

@@ -1,0 +1,90 @@
+"""What a task is: the way into the LSTM, the way out of it, its loss, metrics, baselines and picture."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, Metric, MetricCollection
+
+from lstmopt.data.batch import Batch, DataSpec, Split
+from lstmopt.errors import ConfigError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Predict = Callable[[Batch], Tensor]
+Context = Any
+Metrics = dict[str, Metric] | MetricCollection
+
+
+class Task(nn.Module):
+    """Everything about a task that is not the LSTM. A task option is a subclass.
+
+    Attributes:
+        name: the word in the config and in `DataSpec.task`.
+        per_step: an output at every step is needed; otherwise one per sequence.
+        sees_future: the label at a step is a later input, so a bidirectional model would read it.
+        primary: the metric that a result is compared with its baseline by.
+        higher_is_better: direction of `primary`.
+        input_size: features per step that the LSTM receives.
+    """
+
+    name: str
+    per_step = False
+    sees_future = False
+    primary: str
+    higher_is_better = False
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__()
+        if spec.task != self.name:
+            raise ConfigError(f"task={self.name} does not fit data made for {spec.task}", f"type task={spec.task}")
+        self.spec = spec
+        self.input_size = spec.input_size
+        self.head: nn.Module
+
+    def make_head(self, width: int) -> None:
+        """Make the layer that turns LSTM outputs of `width` features into predictions."""
+        self.head = nn.Linear(width, self.spec.output_size)
+
+    def encode(self, batch: Batch) -> tuple[Tensor, Context]:
+        """The LSTM's input `[B, T, input_size]`, and what `decode` needs to know of the batch."""
+        return batch.x, None
+
+    def decode(self, hidden: Tensor, context: Context) -> Tensor:
+        """Predictions from LSTM outputs `[B, D]`, or `[B, T, D]` where `per_step`."""
+        return self.head(hidden)
+
+    def loss(self, out: Tensor, batch: Batch) -> Tensor:
+        """The scalar to minimise, a mean over labels."""
+        raise NotImplementedError
+
+    def metrics(self) -> dict[str, Metric]:
+        """New metrics by name; `loss` is there always."""
+        return {"loss": MeanMetric()}
+
+    def update(self, metrics: Metrics, out: Tensor, batch: Batch) -> None:
+        """Add one batch to all metrics."""
+        raise NotImplementedError
+
+    def baselines(self, train: Split) -> dict[str, Predict]:
+        """Simple predictors by name, fitted on the training part; they give what `decode` gives."""
+        raise NotImplementedError
+
+    def picture(self, predict: Predict, part: Split) -> "Figure":
+        """What a person would want to see of the predictions on a part of the data."""
+        raise NotImplementedError
+
+
+def valid_steps(batch: Batch, steps: int) -> Tensor:
+    """Mask `[B, T]` of the steps that exist; all True without lengths."""
+    batch_size = len(batch.x)
+    if batch.lengths is None:
+        return torch.ones(batch_size, steps, dtype=torch.bool, device=batch.x.device)
+    return torch.arange(steps, device=batch.x.device) < batch.lengths.to(batch.x.device)[:, None]
+
+
+def all_samples(part: Split, at_most: int = 2_000) -> Batch:
+    """The first samples of a part as one batch."""
+    return part.batch(torch.arange(min(len(part), at_most)))

@@ -1,0 +1,4 @@
+from lstmopt.train import main
+
+if __name__ == "__main__":
+    main()
