@@ -37,6 +37,7 @@ def build(cfg: DictConfig, output_dir: str) -> Parts:
         raise ConfigError(f"monitor={cfg.monitor} is not a metric", f"type one of {', '.join(metrics)}")
     model = make(cfg.model)(input_size=task.input_size)
     module = LSTMModule(task, model, make(cfg.optimizer))
+    task.start_at_prior(datamodule.splits["train"])
     trainer = make(
         cfg.trainer,
         callbacks=[make(callback) for callback in (cfg.get("callbacks") or {}).values() if callback],

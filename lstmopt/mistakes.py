@@ -84,9 +84,13 @@ def _one(override: str, error: Exception, cfg: DictConfig) -> str:
             f" (there are {', '.join(groups[key])})" if near else ""
         )
     if re.search("not in struct|Could not override|Could not append", str(error)):
-        keys = [*groups, *_keys(OmegaConf.to_container(cfg, resolve=False))]
+        plain = OmegaConf.to_container(cfg, resolve=False)
+        keys = [*groups, *_keys({k: v for k, v in plain.items() if k != "hydra"})]  # type: ignore[union-attr]
         near = _nearest(key, keys)
-        return f"there is no key {key}\n  " + (f"type {near}={value}" if near else "see python train.py --cfg job")
+        parent = key.rpartition(".")[0]
+        siblings = ", ".join(k.removeprefix(f"{parent}.") for k in keys if k.startswith(f"{parent}.") and parent)
+        hint = f"{parent} has {siblings}" if siblings else "see python train.py --cfg job"
+        return f"there is no key {key}\n  " + (f"type {near}={value}" if near else hint)
     return f"{override}: {str(error).splitlines()[0]}\n  see python train.py --help"
 
 
@@ -108,16 +112,17 @@ def _keys(node: Any, prefix: str = "") -> list[str]:
 
 
 def _nearest(word: str, names: list[str]) -> str | None:
-    """The name meant: alike as a whole, or alike in its last part under the same parent."""
+    """The name meant: alike in its last part under the same parent, or the same last part elsewhere."""
     parent, _, last = word.rpartition(".")
     siblings = {name.rpartition(".")[2]: name for name in names if name.rpartition(".")[0] == parent}
-    initials = {"".join(part[:1] for part in last.split("_")): last}
-    for short in siblings:
-        if short in initials:  # learning_rate: lr
-            return siblings[short]
+    initials = "".join(part[:1] for part in last.split("_"))
+    if "_" in last and initials in siblings:  # learning_rate: lr
+        return siblings[initials]
     near = difflib.get_close_matches(last, siblings, n=1, cutoff=0.6)
     if near:
         return siblings[near[0]]
     same = [name for name in names if name.rpartition(".")[2] == last]
-    whole = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    return same[0] if same else (whole[0] if whole else None)
+    if same:
+        return same[0]
+    whole = difflib.get_close_matches(word, names, n=1, cutoff=0.8)
+    return whole[0] if whole else None

@@ -26,7 +26,7 @@ def find(resume: str, output_dir: Path) -> str | None:
     return resume
 
 
-def verify(path: str | Path, module: nn.Module | None = None) -> dict[str, Any]:
+def verify(path: str | Path, module: nn.Module | None = None, max_epochs: int | None = None) -> dict[str, Any]:
     """Read a checkpoint as plain data and compare its weights with the module's.
 
     Raises:
@@ -35,7 +35,7 @@ def verify(path: str | Path, module: nn.Module | None = None) -> dict[str, Any]:
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         saved: dict[str, Tensor] = checkpoint["state_dict"]
-        checkpoint["global_step"], checkpoint["loops"]
+        checkpoint["global_step"], checkpoint["epoch"], checkpoint["loops"]
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
         raise CheckpointError(
             f"{path} is not a checkpoint of a run, or it is damaged",
@@ -49,6 +49,11 @@ def verify(path: str | Path, module: nn.Module | None = None) -> dict[str, Any]:
                 + (f" and {len(differing) - 3} more" if len(differing) > 3 else ""),
                 "type the same data, task and model options as that run, or resume=none",
             )
+    if max_epochs is not None and checkpoint["epoch"] >= max_epochs:
+        raise CheckpointError(
+            f"{path} has seen {checkpoint['epoch']} epochs already, and trainer.max_epochs is {max_epochs}",
+            f"type trainer.max_epochs={2 * checkpoint['epoch']}, or resume=none",
+        )
     return checkpoint
 
 

@@ -53,7 +53,7 @@ def _train(cfg: DictConfig, output_dir: Path) -> float:
     _quiet()
     parts = build(cfg, str(output_dir))
     if checkpoint:
-        verify(checkpoint, parts.module)
+        verify(checkpoint, parts.module, cfg.trainer.max_epochs)
         print(f"going on from {checkpoint}")
     began = time.monotonic()
     status = "completed"

@@ -22,6 +22,7 @@ class Classification(Task):
 
     name = "classification"
     primary = "accuracy"
+    baseline = "majority_class"
     higher_is_better = True
 
     def loss(self, out: Tensor, batch: Batch) -> Tensor:
@@ -43,12 +44,15 @@ class Classification(Task):
         for name in ("accuracy", "f1"):
             metrics[name].update(classes.argmax(-1), labels)
 
-    def baselines(self, train: Split) -> dict[str, Predict]:
-        """The training frequencies of the classes, whose maximum is the majority class."""
-        labels = all_samples(train, len(train)).y.flatten()
-        counts = torch.bincount(labels[labels != IGNORE], minlength=self.spec.output_size)
-        logits = ((counts + 1e-6) / (counts.sum() + 1e-6 * len(counts))).log()
-        return {"majority_class": lambda batch: logits.to(batch.y.device).expand(*batch.y.shape, -1)}
+    def prior(self, train: Split) -> Tensor:
+        """The log frequencies of the classes; their maximum is the majority class."""
+        labels = self.labelled(all_samples(train, len(train))).y.flatten()
+        counts = torch.bincount(labels[labels != IGNORE], minlength=self.spec.output_size) + 1e-6
+        return (counts / counts.sum()).log()
+
+    def labelled(self, batch: Batch) -> Batch:
+        """The batch with -100 for each label that does not exist."""
+        return batch
 
     def picture(self, predict: Predict, part: Split) -> "Figure":
         """The confusion matrix over the part's first 2,000 sequences, rows = truth."""

@@ -27,6 +27,7 @@ class LanguageModeling(Task):
     per_step = True
     sees_future = True
     primary = "perplexity"
+    baseline = "unigram"
 
     def __init__(self, spec: DataSpec, embedding_size: int = 64) -> None:
         super().__init__(spec)
@@ -51,11 +52,11 @@ class LanguageModeling(Task):
         metrics["loss"].update(self.loss(out, batch), weight=batch.y.numel())
         metrics["perplexity"].update(out, batch.y)
 
-    def baselines(self, train: Split) -> dict[str, Predict]:
-        """Unigram frequencies of the training text."""
-        counts = torch.bincount(all_samples(train, len(train)).y.flatten(), minlength=self.spec.output_size)
-        logits = ((counts + 1.0) / (counts.sum() + len(counts))).log()
-        return {"unigram": lambda batch: logits.to(batch.y.device).expand(*batch.y.shape, -1)}
+    def prior(self, train: Split) -> Tensor:
+        """Unigram frequencies of the training text, each count plus one."""
+        tokens = all_samples(train, len(train)).y.flatten()
+        counts = torch.bincount(tokens, minlength=self.spec.output_size) + 1.0
+        return (counts / counts.sum()).log()
 
     def picture(self, predict: Predict, part: Split) -> "Figure":
         """A sample of text: the end of a true stretch, then what the model writes, token by token."""

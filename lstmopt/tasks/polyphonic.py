@@ -24,6 +24,7 @@ class Polyphonic(Task):
     per_step = True
     sees_future = True
     primary = "nll"
+    baseline = "key_frequency"
 
     def loss(self, out: Tensor, batch: Batch) -> Tensor:
         """Negative log-likelihood per frame."""
@@ -41,13 +42,11 @@ class Polyphonic(Task):
         for name in ("loss", "nll"):
             metrics[name].update(loss, weight=frames)
 
-    def baselines(self, train: Split) -> dict[str, Predict]:
+    def prior(self, train: Split) -> Tensor:
         """How often each key sounds in the training tunes."""
         batch = all_samples(train, len(train))
-        mask = valid_steps(batch, batch.y.shape[1])
-        share = batch.y[mask].mean(dim=0).clamp(1e-4, 1 - 1e-4)
-        logits = torch.logit(share)
-        return {"key_frequency": lambda batch: logits.to(batch.y.device).expand_as(batch.y)}
+        frames = batch.y[valid_steps(batch, batch.y.shape[1])]
+        return torch.logit(frames.mean(dim=0).clamp(1e-4, 1 - 1e-4))
 
     def picture(self, predict: Predict, part: Split) -> "Figure":
         """A tune as a piano roll: the truth, and the probability that each key sounds."""

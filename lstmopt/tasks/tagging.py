@@ -19,27 +19,25 @@ class Tagging(Classification):
     name = "tagging"
     per_step = True
 
+    def labelled(self, batch: Batch) -> Batch:
+        """The batch with -100 for each label beyond a sequence's length."""
+        if batch.lengths is None:
+            return batch
+        return batch._replace(y=batch.y.masked_fill(~valid_steps(batch, batch.y.shape[1]), IGNORE))
+
     def loss(self, out: Tensor, batch: Batch) -> Tensor:
         """Mean cross-entropy over the steps that exist."""
-        return super().loss(out, _masked(batch))
+        return super().loss(out, self.labelled(batch))
 
     def update(self, metrics: Metrics, out: Tensor, batch: Batch) -> None:
         """Add one batch."""
-        super().update(metrics, out, _masked(batch))
-
-    def baselines(self, train: Split) -> dict[str, Predict]:
-        """The most frequent label."""
-        batch = _masked(all_samples(train, len(train)))
-        labels = batch.y[batch.y != IGNORE]
-        counts = torch.bincount(labels, minlength=self.spec.output_size) + 1e-6
-        logits = (counts / counts.sum()).log()
-        return {"majority_class": lambda batch: logits.to(batch.y.device).expand(*batch.y.shape, -1)}
+        super().update(metrics, out, self.labelled(batch))
 
     def picture(self, predict: Predict, part: Split) -> "Figure":
         """True and predicted labels of up to eight sequences, as stripes."""
         from matplotlib.figure import Figure
 
-        batch = _masked(all_samples(part, 8))
+        batch = self.labelled(all_samples(part, 8))
         predicted = predict(batch).argmax(-1).cpu().masked_fill(batch.y == IGNORE, IGNORE)
         stripes = torch.stack((batch.y, predicted), dim=1).flatten(0, 1).float()
         stripes[stripes == IGNORE] = float("nan")
@@ -52,10 +50,3 @@ class Tagging(Classification):
         axes.set_xlabel("step")
         figure.colorbar(image, label="label")
         return figure
-
-
-def _masked(batch: Batch) -> Batch:
-    if batch.lengths is None:
-        return batch
-    mask = valid_steps(batch, batch.y.shape[1])
-    return batch._replace(y=batch.y.masked_fill(~mask, IGNORE))

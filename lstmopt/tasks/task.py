@@ -25,6 +25,7 @@ class Task(nn.Module):
         name: the word in the config and in `DataSpec.task`.
         per_step: an output at every step is needed; otherwise one per sequence.
         sees_future: the label at a step is a later input, so a bidirectional model would read it.
+        baseline: the name of the prior as a baseline.
         primary: the metric that a result is compared with its baseline by.
         higher_is_better: direction of `primary`.
         input_size: features per step that the LSTM receives.
@@ -34,6 +35,7 @@ class Task(nn.Module):
     per_step = False
     sees_future = False
     primary: str
+    baseline: str
     higher_is_better = False
 
     def __init__(self, spec: DataSpec) -> None:
@@ -68,9 +70,25 @@ class Task(nn.Module):
         """Add one batch to all metrics."""
         raise NotImplementedError
 
+    def prior(self, train: Split) -> Tensor | None:
+        """Logits `[K]` of the training frequencies, for tasks with discrete labels."""
+        return None
+
+    @torch.no_grad()
+    def start_at_prior(self, train: Split) -> None:
+        """Set the head's bias to the prior, so that training begins at the baseline and not at a coin's toss."""
+        prior = self.prior(train)
+        if prior is not None and isinstance(self.head, nn.Linear):
+            self.head.bias.copy_(prior)
+
     def baselines(self, train: Split) -> dict[str, Predict]:
-        """Simple predictors by name, fitted on the training part; they give what `decode` gives."""
-        raise NotImplementedError
+        """Simple predictors by name, fitted on the training part; they give what `decode` gives.
+
+        Where there is a prior, it is the one baseline, under the name `baseline`.
+        """
+        prior = self.prior(train)
+        assert prior is not None
+        return {self.baseline: lambda batch: prior.to(batch.x.device).expand(*batch.y.shape[: 1 + self.per_step], -1)}
 
     def picture(self, predict: Predict, part: Split) -> "Figure":
         """What a person would want to see of the predictions on a part of the data."""

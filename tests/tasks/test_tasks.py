@@ -139,6 +139,14 @@ def test_tagging_does_not_count_padding():
     assert float(task.loss(out, Batch(torch.zeros(4, 5, 1), y, lengths))) == pytest.approx(got["loss"], rel=1e-5)
 
 
+def test_training_begins_at_the_prior():
+    task = Classification(DataSpec("classification", 1, 3))
+    task.make_head(4)
+    part = Sequences(torch.zeros(6, 4, 1), torch.tensor([0, 2, 2, 1, 2, 0]))
+    task.start_at_prior(part)
+    torch.testing.assert_close(task.head(torch.zeros(1, 4)).softmax(-1), torch.tensor([[2, 1, 3]]) / 6)
+
+
 def test_language_modeling_perplexity_and_unigram():
     task = LanguageModeling(DataSpec("language_modeling", 4, 4, class_names=list("abcd"), separator=""))
     tokens = torch.tensor([0, 1, 1, 2, 1, 3, 1])

@@ -1,0 +1,51 @@
+"""Automatic mixed precision."""
+
+import warnings
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.plugins import MixedPrecision
+
+from lstmopt.errors import ConfigError
+
+
+class AMP(pl.Callback):
+    """Compute in a short number format where it is safe; weights and optimizer stay in float32.
+
+    Lightning's own precision plugin, put in place in `setup`. With fp16 the loss scale is logged as
+    `amp/loss_scale` every `log_every_n_steps` steps.
+
+    Args:
+        precision: `bf16-mixed`, or `16-mixed` (fp16 with loss scaling, GPUs only).
+
+    Raises:
+        ConfigError: fp16 on a CPU.
+
+    Reference: Micikevicius et al. 2018, Mixed precision training.
+    """
+
+    def __init__(self, precision: Literal["bf16-mixed", "16-mixed"] = "bf16-mixed") -> None:
+        if precision not in ("bf16-mixed", "16-mixed"):
+            raise ConfigError(f"precision={precision} is not known", "type bf16-mixed or 16-mixed")
+        self.precision: Literal["bf16-mixed", "16-mixed"] = precision
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Put the plugin in place, once."""
+        if isinstance(trainer.strategy.precision_plugin, MixedPrecision):
+            return
+        device = trainer.strategy.root_device.type
+        if device == "cpu" and self.precision == "16-mixed":
+            raise ConfigError("fp16_mixed needs a GPU", "type precision=bf16_mixed")
+        if device == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            warnings.warn("this CPU has no bfloat16 arithmetic: bf16_mixed will be slow", stacklevel=2)
+        trainer.strategy.precision_plugin = MixedPrecision(self.precision, device)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log the loss scale now and then."""
+        scaler = getattr(trainer.strategy.precision_plugin, "scaler", None)
+        if scaler is not None and trainer.global_step % trainer.log_every_n_steps == 0:
+            for logger in trainer.loggers:
+                logger.log_metrics({"amp/loss_scale": scaler.get_scale()}, step=trainer.global_step)

@@ -1,0 +1,45 @@
+"""What all learning-rate schedules share."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.utilities.types import LRSchedulerConfig
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from lstmopt.errors import ConfigError
+
+
+class LRSchedule(pl.Callback):
+    """A torch scheduler that Lightning steps, checkpoints and monitors as if the module had configured it.
+
+    A schedule option is a subclass that says with `make` which scheduler, and with `interval` on which clock. It is
+    made in `on_fit_start`, where the optimizers exist and a checkpoint's state is not restored yet.
+
+    Attributes:
+        interval: `step` (optimizer steps) or `epoch`.
+    """
+
+    interval = "epoch"
+
+    def make(self, optimizer: Optimizer, trainer: pl.Trainer) -> LRScheduler:
+        """The scheduler for an optimizer."""
+        raise NotImplementedError
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add the scheduler to those that Lightning looks after."""
+        for optimizer in trainer.optimizers:
+            config = LRSchedulerConfig(self.make(optimizer, trainer), interval=self.interval)
+            trainer.strategy.lr_scheduler_configs.append(config)
+
+
+def total_steps(trainer: pl.Trainer) -> int:
+    """Optimizer steps of the whole run.
+
+    Raises:
+        ConfigError: the run has no planned end.
+    """
+    steps: Any = trainer.estimated_stepping_batches
+    if steps == float("inf"):
+        raise ConfigError("a schedule over the whole run needs to know its length", "type trainer.max_epochs=...")
+    return int(steps)

@@ -1,0 +1,93 @@
+"""The schedule that waits for a plateau."""
+
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+from torch.optim import lr_scheduler
+
+from lstmopt.errors import ConfigError
+
+
+class ReduceLROnPlateau(pl.Callback):
+    """Multiply the learning rate by `factor` when the monitored metric has stopped to improve.
+
+    torch's schedule, stepped here after each validation (without validation after each epoch) and kept in this
+    callback's state, because Lightning would leave out one step at every resume.
+
+    Args:
+        monitor: the metric, as `val/loss`.
+        mode: `min` or `max`.
+        factor: of the learning rate.
+        patience: validations without an improvement that are borne; the next one reduces.
+        threshold: an improvement is at least this large.
+        threshold_mode: `rel` to the best value, or `abs`.
+        cooldown: validations after a reduction in which nothing is counted.
+        min_lr: lowest rate.
+        eps: smaller changes of the rate are not made.
+
+    Raises:
+        ConfigError: the metric does not exist.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val/loss",
+        mode: Literal["min", "max"] = "min",
+        factor: float = 0.5,
+        patience: int = 5,
+        threshold: float = 1e-4,
+        threshold_mode: Literal["rel", "abs"] = "rel",
+        cooldown: int = 0,
+        min_lr: float = 0.0,
+        eps: float = 1e-8,
+    ) -> None:
+        self.monitor = monitor
+        self.options: dict[str, Any] = {
+            "mode": mode,
+            "factor": factor,
+            "patience": patience,
+            "threshold": threshold,
+            "threshold_mode": threshold_mode,
+            "cooldown": cooldown,
+            "min_lr": min_lr,
+            "eps": eps,
+        }
+        self.schedulers: list[lr_scheduler.ReduceLROnPlateau] = []
+        self._restored: list[dict[str, Any]] = []
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Make the schedules; a resumed run goes on with their saved states."""
+        self.schedulers = [lr_scheduler.ReduceLROnPlateau(opt, **self.options) for opt in trainer.optimizers]
+        for scheduler, state in zip(self.schedulers, self._restored, strict=False):
+            scheduler.load_state_dict(state)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Step after a validation."""
+        if not trainer.sanity_checking and trainer.training is False and self.schedulers:
+            self._step(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Step where there is no validation."""
+        if not trainer.enable_validation:
+            self._step(trainer)
+
+    def _step(self, trainer: pl.Trainer) -> None:
+        value = trainer.callback_metrics.get(self.monitor)
+        if value is None:
+            known = ", ".join(sorted(trainer.callback_metrics)) or "none"
+            raise ConfigError(f"the plateau waits for {self.monitor}, which is not logged", f"logged are: {known}")
+        for scheduler in self.schedulers:
+            scheduler.step(float(value))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The schedules' states, as plain numbers."""
+        keep = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch", "_last_lr")
+        states = []
+        for scheduler in self.schedulers:
+            state = scheduler.state_dict()
+            states.append({key: state[key] for key in keep if key in state})
+        return {"schedulers": states}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the states until the optimizers exist."""
+        self._restored = state_dict["schedulers"]
