@@ -4,11 +4,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from lstmopt.data.datamodule import DataModule
-from lstmopt.errors import ConfigError
+from lstmopt.errors import ConfigError, UserError
 from lstmopt.module import LSTMModule
 
 
@@ -51,5 +53,17 @@ def build(cfg: DictConfig, output_dir: str) -> Parts:
 
 
 def make(node: DictConfig, **arguments: Any) -> Any:
-    """The object that a config node describes, with plain lists and dicts as arguments."""
-    return instantiate(node, **arguments, _convert_="all")
+    """The object that a config node describes, with plain lists and dicts as arguments.
+
+    Raises:
+        ConfigError: it refuses its arguments.
+    """
+    try:
+        return instantiate(node, **arguments, _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, UserError):
+            raise cause from None
+        if isinstance(cause, MisconfigurationException | ValueError | TypeError):
+            raise ConfigError(f"{node._target_}: {str(cause).splitlines()[0]}", "see python train.py --cfg job") from cause
+        raise

@@ -54,11 +54,13 @@ RANGES = {
 
 def problems(cfg: DictConfig) -> list[str]:
     """One line for each value of a wrong type or out of range, with what to type instead."""
-    plain = typing.cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False))
+    plain = typing.cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False, throw_on_missing=False))
     found = []
     for key, value, hint in _leaves(plain):
         name = key.rsplit(".", 1)[-1]
         interval = RANGES.get(name)
+        if isinstance(value, str) and "${" in value:
+            continue  # what it refers to is checked where it stands
         if value == "???":
             found.append(f"{key} is not set\n  type {key}=...")
         elif hint is not None and not fits(value, hint):
@@ -121,23 +123,31 @@ def fits(value: Any, hint: Any) -> bool:
         return isinstance(value, str)
     if hint is list:
         return isinstance(value, list)
-    if inspect.isclass(hint):
-        return False  # an object: a plain value is none
-    return True
+    return not inspect.isclass(hint)  # an object: a plain value is none
 
 
 def describe(hint: Any) -> str:
     """The type in a user's words."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        words = [describe(option) for option in arguments if not (inspect.isclass(option) and option.__module__[:5] == "torch")]
+        words = [
+            describe(option)
+            for option in arguments
+            if not (inspect.isclass(option) and option.__module__[:5] == "torch")
+        ]
         return " or ".join(dict.fromkeys(words))
     if origin is Literal:
         return " or ".join(str(option) for option in arguments)
     if origin in (list, tuple, Sequence):
         return "a list like [a,b]"
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", type(None): "null"}
-    return words.get(hint, getattr(hint, "__name__", str(hint)))
+    named: dict[Any, str] = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "a word",
+        type(None): "null",
+    }
+    return named.get(hint, getattr(hint, "__name__", str(hint)))
 
 
 def _inside(value: Any, interval: str) -> bool:

@@ -25,6 +25,7 @@ def report() -> None:
         return
     trials = collect(_sweep_dir)
     if not trials:
+        _remove_unused(_sweep_dir)
         return
     done = [trial for trial in trials if trial["status"] == "completed"]
     best = (max if trials[0]["mode"] == "max" else min)(done, key=lambda trial: trial["value"], default=None)
@@ -34,11 +35,21 @@ def report() -> None:
     _show(trials, best, _sweep_dir)
 
 
+def _remove_unused(folder: Path) -> None:
+    """Remove a sweep folder that holds nothing but Hydra's copy of the config, and its empty parents."""
+    if {path.name for path in folder.iterdir()} <= {"multirun.yaml"}:
+        (folder / "multirun.yaml").unlink(missing_ok=True)
+        for unused in (folder, *folder.parents[:2]):
+            if any(unused.iterdir()) or unused == Path.cwd():
+                break
+            unused.rmdir()
+
+
 def collect(folder: Path) -> list[dict[str, Any]]:
     """One entry for each job folder with a `results.json`, in the order of the jobs."""
     from omegaconf import OmegaConf
 
-    trials = []
+    trials: list[dict[str, Any]] = []
     for path in folder.glob("*/results.json"):
         result = json.loads(path.read_text())
         config = OmegaConf.load(path.parent / ".hydra" / "config.yaml")

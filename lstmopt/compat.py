@@ -27,10 +27,10 @@ def _task(cfg: DictConfig) -> str:
     return str(cfg.task._target_).rsplit(".", 1)[-1]
 
 
-def _on_cpu(cfg: DictConfig) -> bool:
+def _on_cpu(cfg: DictConfig, accelerator: str | None = None) -> bool:
     import torch
 
-    accelerator = cfg.trainer.accelerator
+    accelerator = accelerator or cfg.trainer.accelerator
     return accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
 
 
@@ -47,6 +47,16 @@ RULES = [
         lambda cfg: cfg.model.return_sequences is False and _task(cfg) in ("LanguageModeling", "Polyphonic", "Tagging"),
         "model.return_sequences=false leaves one output per sequence, and this task needs one per step",
         "model.return_sequences=null",
+    ),
+    Rule(
+        lambda cfg: cfg.trainer.accelerator in ("gpu", "cuda") and _on_cpu(cfg, "auto"),
+        "this machine has no GPU that torch can use",
+        "trainer.accelerator=auto",
+    ),
+    Rule(
+        lambda cfg: _value("optimizer.nesterov")(cfg) and not _value("optimizer.momentum")(cfg),
+        "Nesterov's momentum needs a momentum",
+        "optimizer.momentum=0.9 or optimizer.nesterov=false",
     ),
     Rule(
         lambda cfg: _fp16(cfg) and _on_cpu(cfg),

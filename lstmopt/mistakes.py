@@ -17,7 +17,7 @@ from lstmopt.conf_dir import conf_dir
 
 def explain(error: Exception, arguments: list[str]) -> str | None:
     """What the user typed wrong and what to type instead; None for an error that is not the user's."""
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and not isinstance(error, HydraException):
         name = error.filename or ""
         if isinstance(error, PermissionError | NotADirectoryError | FileExistsError) or error.errno in (28, 30):
             return f"cannot write to {name or 'the run folder'}: {error.strerror}\n  type hydra.run.dir=FOLDER"

@@ -49,7 +49,7 @@ class LSTMModule(pl.LightningModule):
         loss = self.task.loss(self(batch), batch)
         self._loss_sum = self._loss_sum.to(loss.device) + loss.detach()
         self._loss_count += 1
-        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:
+        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             for logger in self.trainer.loggers:
                 logger.log_metrics({"train/loss": float(loss.detach())}, step=self.trainer.global_step)
         if self.trainer.is_last_batch:  # the epoch's mean, for monitors, the progress bar and results.json
@@ -89,6 +89,6 @@ class LSTMModule(pl.LightningModule):
         training = self.training
         self.eval()
         device = self.device
-        out = self(Batch(*(None if part is None else part.to(device) for part in batch)))
+        out = self(self.transfer_batch_to_device(batch, device, 0))
         self.train(training)
         return out.cpu()

@@ -148,7 +148,11 @@ def _quiet() -> None:
     import logging
 
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    for text in (".*does not have many workers.*", ".*Trying to infer the `batch_size`.*", ".*isinstance.treespec, LeafSpec.*"):
+    for text in (
+        ".*does not have many workers.*",
+        ".*Trying to infer the `batch_size`.*",
+        ".*isinstance.treespec, LeafSpec.*",
+    ):
         warnings.filterwarnings("ignore", text)
     warnings.filterwarnings("ignore", ".*number of training batches.*smaller than the logging interval.*")
     torch.set_float32_matmul_precision("high")

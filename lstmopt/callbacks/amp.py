@@ -46,6 +46,6 @@ class AMP(pl.Callback):
     ) -> None:
         """Log the loss scale now and then."""
         scaler = getattr(trainer.strategy.precision_plugin, "scaler", None)
-        if scaler is not None and trainer.global_step % trainer.log_every_n_steps == 0:
+        if scaler is not None and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             for logger in trainer.loggers:
                 logger.log_metrics({"amp/loss_scale": scaler.get_scale()}, step=trainer.global_step)

@@ -32,7 +32,7 @@ class GradientNorm(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
         """Measure, clip, and log now and then."""
-        looked_at = trainer.global_step % trainer.log_every_n_steps == 0 and bool(trainer.loggers)
+        looked_at = trainer.global_step % trainer.log_every_n_steps == 0 and bool(trainer.loggers)  # type: ignore[attr-defined]
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         self.before, self.after = self.clip(parameters, looked_at)
         if looked_at and self.before is not None and self.after is not None:

@@ -65,7 +65,7 @@ class LastCheckpoint(Checkpoint):
         if not (
             loop.batch_progress.is_last_batch
             or trainer.fit_loop._should_accumulate()
-            or loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
+            or loop._should_check_val_fx(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
         ):
             self._stop(trainer, self.signum)
 

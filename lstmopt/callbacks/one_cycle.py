@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_info
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
@@ -17,7 +18,7 @@ class OneCycle(LRSchedule):
     the end the last rate stays.
 
     Args:
-        max_lr: the highest learning rate; None is ten times the optimizer's.
+        max_lr: the highest learning rate; None is three times the optimizer's.
         pct_start: part of the run in which the rate rises.
         anneal_strategy: `cos` or `linear`.
         cycle_momentum: let the momentum (or the first beta) fall while the rate rises; off where the optimizer has
@@ -63,7 +64,7 @@ class OneCycle(LRSchedule):
         if options["cycle_momentum"] and not {"momentum", "betas"} & set(optimizer.defaults):
             rank_zero_info(f"one-cycle: {type(optimizer).__name__} has no momentum to cycle")
             options["cycle_momentum"] = False
-        max_lr = self.max_lr or 10 * optimizer.param_groups[0]["lr"]
+        max_lr = self.max_lr or 3 * optimizer.param_groups[0]["lr"]
         return _OneCycle(optimizer, max_lr, total_steps=total_steps(trainer), **options)
 
 
@@ -75,11 +76,11 @@ class _OneCycle(OneCycleLR):
         own = {key: self.__dict__[key] for key in ("total_steps", "_schedule_phases")}
         super().load_state_dict(state_dict | own)
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | Tensor]:
         """The rate; after the last step the last rate."""
         here = self.last_epoch
         self.last_epoch = min(here, self.total_steps - 1)
         try:
-            return list(super().get_lr())
+            return super().get_lr()
         finally:
             self.last_epoch = here

@@ -48,8 +48,8 @@ class Profiler(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """`simple`: put Lightning's profiler in place."""
         if self.kind == "simple" and stage == "fit":
-            trainer.profiler = SimpleProfiler()
-            trainer.profiler.setup(stage="fit")
+            trainer.profiler = SimpleProfiler()  # type: ignore[attr-defined]
+            trainer.profiler.setup(stage="fit")  # type: ignore[attr-defined]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """`pytorch`: start to count steps."""
@@ -98,7 +98,7 @@ class Profiler(pl.Callback):
         if self._profile is not None:
             self._finish(trainer)
         elif self.kind == "simple":
-            self._write(trainer, trainer.profiler.summary())
+            self._write(trainer, trainer.profiler.summary())  # type: ignore[attr-defined]
 
     def _finish(self, trainer: pl.Trainer) -> None:
         profile, self._profile = self._profile, None

@@ -26,9 +26,7 @@ class MackeyGlass(DataModule):
     Reference: Mackey & Glass 1977.
     """
 
-    def __init__(
-        self, batch_size: int, seed: int, tau: float, length: int, input_length: int, horizon: int
-    ) -> None:
+    def __init__(self, batch_size: int, seed: int, tau: float, length: int, input_length: int, horizon: int) -> None:
         super().__init__(batch_size, seed)
         self.tau, self.length = tau, length
         self.input_length, self.horizon = input_length, horizon

@@ -66,7 +66,9 @@ class NPZ(DataModule):
             task = "classification" if y.ndim == 1 else "tagging"
             return DataSpec(task, shape[2], int(y.max()) + 1), torch.from_numpy(y.astype(np.int64))
         if y.ndim > 3:
-            raise DataError(f"{self.path}: y has the shape {list(y.shape)}", "give y as [N], [N, T], [N, C] or [N, H, C]")
+            raise DataError(
+                f"{self.path}: y has the shape {list(y.shape)}", "give y as [N], [N, T], [N, C] or [N, H, C]"
+            )
         values = torch.from_numpy(y.astype(np.float32))
         values = values.view(len(y), 1, -1) if y.ndim < 3 else values
         mean, std = values[kept].mean(dim=(0, 1)), values[kept].std(dim=(0, 1)).clamp(min=1e-6)
@@ -101,7 +103,9 @@ class NPZ(DataModule):
             if len(bad):
                 raise DataError(f"{self.path}: {name}{bad[0].tolist()} is no finite number", "mend or remove it")
             if len(array) != len(arrays["x"]):
-                raise DataError(f"{self.path}: {name} has {len(array)} rows and x {len(arrays['x'])}", "make them equal")
+                raise DataError(
+                    f"{self.path}: {name} has {len(array)} rows and x {len(arrays['x'])}", "make them equal"
+                )
         x, lengths = arrays["x"], arrays.get("lengths")
         if x.ndim not in (2, 3) or 0 in x.shape:
             raise DataError(f"{self.path}: x has the shape {list(x.shape)}", "give x as [N, T, F] or [N, T]")

@@ -28,13 +28,14 @@ class PolyMusic(DataModule):
 
     def __init__(self, batch_size: int, seed: int, root: str, name: str) -> None:
         super().__init__(batch_size, seed)
-        self.root, self.name = root, name
+        self.root = root
+        self.title: str = name
 
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         """Read the file, or download it first."""
         from scipy.io import loadmat
 
-        path = fetch(self.root, f"polymusic/{self.name}.mat", f"{HOME}/{self.name}.mat", SHA256.get(self.name, ""))
+        path = fetch(self.root, f"polymusic/{self.title}.mat", f"{HOME}/{self.title}.mat", SHA256.get(self.title, ""))
         try:
             content = loadmat(path)
             parts = {part: content[key][0] for part, key in zip(("train", "val", "test"), _NAMES, strict=True)}

@@ -13,7 +13,9 @@ from lstmopt.errors import DataError
 PARTS = ("train", "val", "test")
 
 
-def standardise(rows: NDArray[np.float64], train: NDArray[np.bool_], names: list[str]) -> tuple[NDArray[np.float64], ...]:
+def standardise(
+    rows: NDArray[np.float64], train: NDArray[np.bool_], names: list[str]
+) -> tuple[NDArray[np.float64], ...]:
     """Zero mean and unit variance on the training rows.
 
     Returns:

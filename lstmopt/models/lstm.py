@@ -62,9 +62,7 @@ class LSTM(nn.Module):
                 value = forget_bias if name.startswith("bias_ih") else 0.0
                 parameter[self.hidden_size : 2 * self.hidden_size] = value
 
-    def forward(
-        self, x: Tensor, lengths: Tensor | None = None, state: State | None = None
-    ) -> tuple[Tensor, State]:
+    def forward(self, x: Tensor, lengths: Tensor | None = None, state: State | None = None) -> tuple[Tensor, State]:
         """Run over x `[B, T, F]` whose sequences have `lengths` `[B]` valid steps (None: all T).
 
         Returns:

@@ -34,6 +34,11 @@ class ReferenceLSTM(nn.Module):
             source = getattr(lstm, f"{name}_{suffix}")
             setattr(self, name, nn.Parameter(source.detach().clone()))
 
+    weight_ih: Tensor
+    weight_hh: Tensor
+    bias_ih: Tensor
+    bias_hh: Tensor
+
     def forward(self, x: Tensor) -> Tensor:
         """All outputs h_t of x `[B, T, F]`, as `[B, T, H]`."""
         hidden = self.weight_hh.shape[1]

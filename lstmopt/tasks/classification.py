@@ -70,7 +70,7 @@ class Classification(Task):
         for row in range(classes):
             for column in range(classes):
                 color = "white" if share[row, column] > 0.5 else "black"
-                axes.text(column, row, int(counts[row, column]), ha="center", va="center", color=color)
+                axes.text(column, row, str(int(counts[row, column])), ha="center", va="center", color=color)
         names = self.spec.class_names or [str(k) for k in range(classes)]
         axes.set_xticks(range(classes), names, rotation=45)
         axes.set_yticks(range(classes), names)

@@ -1,5 +1,6 @@
 """Forecasting: the next H steps of C series, or any regression on sequences."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -40,7 +41,11 @@ class Forecasting(Task):
         highway: bool = True,
     ) -> None:
         super().__init__(spec)
-        self.loss_function = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}[loss]
+        self.loss_function: Callable[[Tensor, Tensor], Tensor] = {
+            "mse": F.mse_loss,
+            "mae": F.l1_loss,
+            "huber": F.huber_loss,
+        }[loss]  # type: ignore[assignment]
         self.window_norm = window_norm if spec.target_index else "none"
         self.highway = nn.Linear(spec.input_length, spec.horizon) if highway and spec.target_index else None
         if self.highway is not None:

@@ -315,7 +315,7 @@ def test_throughput_counts_samples(tmp_path):
     fit(tmp_path, speed, epochs=3)
     assert speed._samples == 60
     assert speed.samples_per_second == pytest.approx(60 / speed._seconds)
-    assert 0 < speed.seconds_to_first_step
+    assert speed.seconds_to_first_step > 0
 
 
 FIVE = {
@@ -327,7 +327,15 @@ FIVE = {
 }
 
 
-@pytest.mark.parametrize("names", [*([name] for name in FIVE), [n for n in FIVE if n != "reduce_lr_on_plateau"], [n for n in FIVE if n != "one_cycle"]], ids="+".join)
+@pytest.mark.parametrize(
+    "names",
+    [
+        *([name] for name in FIVE),
+        [n for n in FIVE if n != "reduce_lr_on_plateau"],
+        [n for n in FIVE if n != "one_cycle"],
+    ],
+    ids="+".join,
+)
 def test_with_a_module_that_knows_nothing_of_lstmopt(names, tmp_path):
     module, _ = fit(tmp_path, *(FIVE[name]() for name in names), epochs=3, logger=CSVLogger(tmp_path))
     fresh = Foreign()

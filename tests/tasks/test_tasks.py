@@ -60,7 +60,9 @@ def test_seasonal_naive_with_and_without_drift():
     season = torch.tensor([0.0, 3.0, 1.0, -2.0])[torch.arange(14) % 4]
     series = torch.stack((torch.zeros(14), season + 0.5 * trend), dim=1)[None]
     batch = Batch(series[:, :8], series[:, 8:, 1:])
-    plain, drift = (predict(batch) for predict in task.baselines(Windows(series[0], torch.arange(1), 8, 6, [1])).values())
+    plain, drift = (
+        predict(batch) for predict in task.baselines(Windows(series[0], torch.arange(1), 8, 6, [1])).values()
+    )
     # by hand: the value 4 (or 8) steps before; the drift adds 4 * 0.5 per season, which is exact here
     expected = [float(series[0, 8 + h - 4 * (h // 4 + 1), 1]) for h in range(6)]
     assert plain[0, :, 0].tolist() == pytest.approx(expected)
@@ -70,7 +72,9 @@ def test_seasonal_naive_with_and_without_drift():
 def test_naive_where_the_window_is_shorter_than_a_season():
     task = forecasting(season=24, horizon=3)
     x = torch.tensor([[[0.0, 1.0], [0.0, 2.0], [0.0, 4.0]]])
-    plain, drift = (p(Batch(x, torch.zeros(1, 3, 1))) for p in task.baselines(Windows(x[0], torch.arange(1), 3, 0, [1])).values())
+    plain, drift = (
+        p(Batch(x, torch.zeros(1, 3, 1))) for p in task.baselines(Windows(x[0], torch.arange(1), 3, 0, [1])).values()
+    )
     assert plain.flatten().tolist() == [4.0, 4.0, 4.0]
     assert drift.flatten().tolist() == [5.5, 7.0, 8.5]
 
@@ -107,7 +111,7 @@ def test_a_constant_window_stays_finite():
 def test_forecasting_without_past_uses_the_mean():
     task = Forecasting(DataSpec("forecasting", 2, 1, season=0))
     y = torch.tensor([1.0, 2.0, 6.0])[:, None, None]
-    (name, predict), = task.baselines(Sequences(torch.zeros(3, 4, 2), y)).items()
+    ((name, predict),) = task.baselines(Sequences(torch.zeros(3, 4, 2), y)).items()
     assert name == "mean"
     assert predict(Batch(torch.zeros(2, 4, 2), y[:2])).flatten().tolist() == [3.0, 3.0]
 
@@ -169,7 +173,9 @@ def test_polyphonic_nll_per_frame():
     got = score(task, out, Batch(torch.zeros(3, 6, 5), y, lengths))
     p = out.double().sigmoid().numpy()
     frames = [
-        -np.sum(np.log(np.where(y[b, t].numpy() == 1, p[b, t], 1 - p[b, t]))) for b in range(3) for t in range(lengths[b])
+        -np.sum(np.log(np.where(y[b, t].numpy() == 1, p[b, t], 1 - p[b, t])))
+        for b in range(3)
+        for t in range(lengths[b])
     ]
     assert got["nll"] == got["loss"] == pytest.approx(np.mean(frames), rel=1e-5)
 

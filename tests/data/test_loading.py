@@ -1,0 +1,103 @@
+"""The common loader: order, resume, windows."""
+
+import numpy as np
+import pytest
+import torch
+
+from lstmopt.data.datamodule import BatchIndices, BatchLoader
+from lstmopt.data.series import time_split, windows
+from lstmopt.data.splits import Sequences, Windows
+from lstmopt.errors import DataError
+
+SERIES = np.random.default_rng(0).normal(5, 3, (60, 3))
+
+
+def build(input_length=6, horizon=3, stride=1, ends=None):
+    ends = ends or [time_split(0, 60, 0.2, 0.2)]
+    return windows(SERIES, ["a", "b", "c"], ["c", "a"], ends, input_length, horizon, season=1, stride=stride)
+
+
+def test_windows_equal_slices_of_the_standardised_series():
+    spec, splits = build()
+    train = SERIES[:36]
+    scaled = (SERIES - train.mean(0)) / train.std(0)
+    assert spec.mean == pytest.approx(train.mean(0)[[2, 0]])
+    assert spec.std == pytest.approx(train.std(0)[[2, 0]])
+    for part, targets in (("train", range(6, 34)), ("val", range(36, 46)), ("test", range(48, 58))):
+        assert len(splits[part]) == len(targets)
+        batch = splits[part].batch(torch.arange(len(splits[part])))
+        for row, first in enumerate(targets):
+            np.testing.assert_allclose(batch.x[row], scaled[first - 6 : first], rtol=1e-5)
+            np.testing.assert_allclose(batch.y[row], scaled[first : first + 3][:, [2, 0]], rtol=1e-5)
+
+
+def test_windows_are_views_of_one_series():
+    _, splits = build()
+    assert len({splits[part].series.data_ptr() for part in splits}) == 1
+
+
+def test_stride_thins_out_training_windows_alone():
+    _, whole = build()
+    _, thin = build(stride=4)
+    assert thin["train"].starts.tolist() == whole["train"].starts.tolist()[::4]
+    assert len(thin["val"]) == len(whole["val"])
+
+
+def test_windows_do_not_cross_groups():
+    ends = [time_split(0, 25, 0.2, 0.2), time_split(25, 60, 0.2, 0.2)]
+    _, splits = build(ends=ends)
+    for part in splits:
+        for start in splits[part].starts.tolist():
+            assert start + 9 <= 25 or start >= 25
+
+
+def test_a_short_series_says_what_is_needed():
+    with pytest.raises(DataError, match="36 rows and a window needs 43"):
+        build(input_length=40)
+
+
+def test_order_is_a_function_of_seed_and_epoch():
+    def epoch(seed, number):
+        indices = BatchIndices(10, 4, True, seed)
+        indices.set_epoch(number)
+        torch.rand(3)  # the global state must not matter
+        return torch.cat(list(indices)).tolist()
+
+    assert epoch(1, 0) == epoch(1, 0)
+    assert sorted(epoch(1, 3)) == list(range(10))
+    assert len({tuple(epoch(seed, number)) for seed in range(2) for number in range(3)}) == 6
+
+
+def test_a_loader_goes_on_in_the_middle_of_an_epoch():
+    part = Sequences(torch.arange(10.0)[:, None, None], torch.arange(10))
+    whole = [b.y.tolist() for b in BatchLoader(part, 3, True, 7)]
+    loader = BatchLoader(part, 3, True, 7)
+    iterator = iter(loader)
+    next(iterator), next(iterator)
+    assert loader.state_dict() == {"batches": 2}
+    resumed = BatchLoader(part, 3, True, 7)
+    resumed.load_state_dict({"batches": 2})
+    assert [b.y.tolist() for b in resumed] == whole[2:]
+    assert [b.y.tolist() for b in resumed] == whole  # the skip counts once
+    resumed.load_state_dict({"batches": len(whole)})
+    assert [b.y.tolist() for b in resumed] == whole
+
+
+def test_loading_leaves_the_global_random_state_alone():
+    part = Sequences(torch.zeros(10, 1, 1), torch.arange(10))
+    state = torch.get_rng_state()
+    list(BatchLoader(part, 3, True, 7))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_a_batch_is_cut_to_its_longest_sequence():
+    part = Sequences(torch.zeros(3, 9, 2), torch.zeros(3, 9).long(), torch.tensor([4, 9, 2]), per_step=True)
+    batch = part.batch(torch.tensor([0, 2]))
+    assert batch.x.shape == (2, 4, 2) and batch.y.shape == (2, 4)
+
+
+def test_all_columns_as_targets_is_the_same_without_a_copy():
+    series = torch.randn(20, 2)
+    every = Windows(series, torch.arange(5), 4, 2, [0, 1]).batch(torch.tensor([1, 3]))
+    swapped = Windows(series, torch.arange(5), 4, 2, [1, 0]).batch(torch.tensor([1, 3]))
+    assert torch.equal(every.y, swapped.y.flip(2))
