@@ -7,6 +7,7 @@ import pytorch_lightning as pl
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from lstmopt.data.datamodule import DataModule
@@ -40,13 +41,14 @@ def build(cfg: DictConfig, output_dir: str) -> Parts:
     model = make(cfg.model)(input_size=task.input_size)
     module = LSTMModule(task, model, make(cfg.optimizer))
     task.start_at_prior(datamodule.splits["train"])
+    callbacks = [make(callback) for callback in (cfg.get("callbacks") or {}).values() if callback]
     trainer = make(
         cfg.trainer,
-        callbacks=[make(callback) for callback in (cfg.get("callbacks") or {}).values() if callback],
+        callbacks=callbacks,
         logger=[make(logger) for logger in (cfg.get("logger") or {}).values() if logger],
         default_root_dir=output_dir,
-        enable_checkpointing="best_checkpoint" in (cfg.get("callbacks") or {}),
-        enable_progress_bar="progress" in (cfg.get("callbacks") or {}),
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         enable_autolog_hparams=False,
     )
     return Parts(datamodule, module, trainer)
@@ -65,5 +67,7 @@ def make(node: DictConfig, **arguments: Any) -> Any:
         if isinstance(cause, UserError):
             raise cause from None
         if isinstance(cause, MisconfigurationException | ValueError | TypeError):
-            raise ConfigError(f"{node._target_}: {str(cause).splitlines()[0]}", "see python train.py --cfg job") from cause
+            raise ConfigError(
+                f"{node._target_}: {str(cause).splitlines()[0]}", "see python train.py --cfg job"
+            ) from cause
         raise

@@ -1,10 +1,11 @@
 """Types and ranges of the whole config, checked against the signatures of what it describes."""
 
+import difflib
 import inspect
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
@@ -63,6 +64,11 @@ def problems(cfg: DictConfig) -> list[str]:
             continue  # what it refers to is checked where it stands
         if value == "???":
             found.append(f"{key} is not set\n  type {key}=...")
+        elif isinstance(hint, Unknown):
+            near = difflib.get_close_matches(name, hint.known, n=1)
+            parent = key.removesuffix(name)
+            instead = f"type {parent}{near[0]}" if near else f"{parent[:-1]} has {', '.join(hint.known)}"
+            found.append(f"there is no key {key}\n  {instead}")
         elif hint is not None and not fits(value, hint):
             wanted = f"{describe(hint)}{f' in {interval}' if interval else ''}"
             found.append(f"{key}={_shown(value)} has the wrong type\n  type {key}= and {wanted}")
@@ -82,21 +88,34 @@ def _leaves(plain: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
             continue
         hints = _hints(node["_target_"]) if "_target_" in node else {}
         for key, value in node.items():
-            if isinstance(value, Mapping):
+            if hints and key not in hints and not key.startswith("_"):
+                yield f"{path}.{key}", value, Unknown(list(hints))
+            elif isinstance(value, Mapping):
                 stack.append((f"{path}.{key}", value))
             elif not key.startswith("_"):
                 yield f"{path}.{key}", value, hints.get(key)
 
 
+class Unknown(NamedTuple):
+    """Stands for the type of an argument that does not exist."""
+
+    known: list[str]
+
+
 def _hints(target: str) -> dict[str, Any]:
+    """Type hints of all arguments; empty where any argument is taken."""
     function = get_object(target)
     if inspect.isclass(function):
         function = function.__init__
     function = inspect.unwrap(function)
-    try:
-        return typing.get_type_hints(function)
-    except NameError:  # a hint that exists for type checkers only
+    parameters = inspect.signature(function).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return {}
+    try:
+        hints = typing.get_type_hints(function)
+    except NameError:  # a hint that exists for type checkers only
+        hints = {}
+    return {name: hints.get(name, Any) for name in parameters}
 
 
 def fits(value: Any, hint: Any) -> bool:

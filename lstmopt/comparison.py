@@ -1,6 +1,7 @@
 """The table over all runs of a multirun, and `sweep.json`. Imported at every start: nothing heavy here."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +75,9 @@ def _show(trials: list[dict[str, Any]], best: dict[str, Any] | None, folder: Pat
     from rich.table import Table
 
     table = Table(title=f"{len(trials)} runs")
-    tests = [name for name in trials[0]["metrics"] if name.startswith("test/")]
+    tests = [name for name in trials[0]["metrics"] if name.startswith("test/") and not name.endswith("_raw")]
     for column in ("run", "overrides", "status", trials[0]["monitor"], *tests, "seconds"):
-        table.add_column(column, justify="left" if column in ("overrides", "status") else "right")
+        table.add_column(column, justify="left" if column in ("overrides", "status") else "right", overflow="fold")
     ranked = sorted(trials, key=lambda t: t["value"] if t["value"] is not None else float("inf"))
     for trial in reversed(ranked) if trials[0]["mode"] == "max" else ranked:
         row = [trial["value"], *(trial["metrics"].get(name) for name in tests)]
@@ -87,7 +88,7 @@ def _show(trials: list[dict[str, Any]], best: dict[str, Any] | None, folder: Pat
             *("" if value is None else f"{value:.4g}" for value in row),
             f"{trial['train_seconds']:.1f}",
         )
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 140)
     console.print(table)
     if best is not None:
         console.print(f"best: {' '.join(best['overrides'])}", highlight=False, soft_wrap=True)

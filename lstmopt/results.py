@@ -66,5 +66,6 @@ def show(task: Task, result: dict[str, Any], folder: Path) -> None:
         f"{key}: {abs(gain):.1%} {'less' if gain >= 0 else 'more'} error than {result['baseline']['name']}; "
         f"{result['steps']} steps in {result['train_seconds']:.1f} s, {result['parameters']:,} parameters",
         highlight=False,
+        soft_wrap=True,
     )
     console.print(f"results.json, picture.png and checkpoints are in {folder}", highlight=False, soft_wrap=True)

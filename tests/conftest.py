@@ -1,0 +1,58 @@
+"""One thread, so that the suite runs the same everywhere, and the whole program in a child process."""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import subprocess
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+def run_program(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
+    """`lstmopt-train ARGUMENTS` in a forked child: a fresh program without the seconds that imports take."""
+    import lstmopt.run  # noqa: F401  imported before the fork
+    from lstmopt.train import main
+
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                os.chdir(cwd)
+                os.dup2(out.fileno(), 1)
+                os.dup2(err.fileno(), 2)
+                sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+                sys.argv = ["lstmopt-train", *map(str, arguments)]
+                main()
+                code = 0
+            except SystemExit as end:
+                code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+        _, status = os.waitpid(pid, 0)
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess(arguments, os.waitstatus_to_exitcode(status), out.read(), err.read())
+
+
+@pytest.fixture
+def program(tmp_path):
+    """The program in an empty folder; `program.folder` is that folder."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess:
+        return run_program(*arguments, cwd=tmp_path)
+
+    run.folder = tmp_path
+    return run

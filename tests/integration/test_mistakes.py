@@ -1,0 +1,118 @@
+"""Mistakes of a new user: exit code 2, at most five lines, what to type instead, and nothing left behind."""
+
+import pytest
+
+ROWS = "".join(f"{k},{k % 7}\n" for k in range(300))
+FILES = {
+    "good.csv": "a,b\n" + ROWS,
+    "text.csv": "a,b\n1,2\n3,x\n",
+    "empty.csv": "",
+    "short.csv": "a,b\n1,2\n3,4\n",
+    "note.txt": "hello\n",
+}
+
+# what is typed: words that the answer must hold
+MISTAKES = {
+    "optimzer=adam": ["type optimizer=adam"],
+    "optimizer=adamm": ["type optimizer=adam", "rmsprop"],
+    "lr_schedular=cosine": ["type lr_scheduler=cosine"],
+    "optimizer.learning_rate=0.1": ["type optimizer.lr=0.1"],
+    "optimizer.lr": ["cannot read optimizer.lr", "optimizer.lr=..."],
+    "optimizer.lr=fast": ["optimizer.lr=fast", "a number in (0, inf)"],
+    "optimizer.lr=1e-3abc": ["optimizer.lr", "a number"],
+    "optimizer.lr=-1": ["out of range", "(0, inf)"],
+    "optimizer.betas=0.9": ["a list like [a,b]"],
+    "+optimizer.momentm=0.9": ["momentm"],
+    "trainer.max_epochs=-5": ["trainer.max_epochs=-5", "[1, inf)"],
+    "trainer.max_epochs=ten": ["a whole number"],
+    "data.batch_size=0": ["[1, inf)"],
+    "model.hidden_size=1.5": ["a whole number"],
+    "model.dropout=1.5": ["[0, 1)"],
+    "model.dropout=0.5": ["model.num_layers=2"],
+    "model.num_layers=0": ["[1, inf)"],
+    "model.layers=2": ["type model.num_layers=2"],
+    "seed=abc": ["seed=abc", "a whole number"],
+    "mode=maximum": ["min or max"],
+    "mode=max": ["mode=min"],
+    "monitor=val/acc": ["val/acc is not a metric", "val/loss"],
+    "task=tagging": ["type task=forecasting"],
+    "precision=fp16_mixed": ["type precision=bf16_mixed"],
+    "optimizer=sgd optimizer.momentum=0": ["optimizer.nesterov=false"],
+    "callbacks.gradient_clip.max_norm=-1": ["(0, inf)"],
+    "trainer.accelerator=gpu": ["no GPU", "trainer.accelerator=auto"],
+    "data.root=x": ["no key data.root", "horizon"],
+    "data=csv": ["data.path is not set", "data.target is not set"],
+    "data=csv data.path=none.csv data.target=a": ["none.csv does not exist", "data.path="],
+    "data=csv data.path=empty.csv data.target=a": ["empty.csv is empty"],
+    "data=csv data.path=good.csv data.target=c": ["no column c", "a, b"],
+    "data=csv data.path=text.csv data.target=a": ["column b", "'x' in line 3"],
+    "data=csv data.path=short.csv data.target=a": ["too short", "needs 120", "data.input_length"],
+    "data=csv data.path=good.csv data.target=a data.time_column=date": ["no column date"],
+    "data=text data.path=none.txt": ["none.txt does not exist"],
+    "data=text data.path=note.txt": ["too short", "data.sequence_length"],
+    "data=ucr data.root=.": ["ItalyPowerDemand_TRAIN.ts", "timeseriesclassification.com", "data.root="],
+    "data=npz data.path=note.txt": ["not an .npz file"],
+    "hydra.run.dir=/dev/null/x": ["cannot write to /dev/null/x", "hydra.run.dir="],
+    "resume=missing.ckpt": ["missing.ckpt", "resume=FOLDER/checkpoints/last.ckpt"],
+    "resume=note.txt": ["note.txt is not a checkpoint", "resume=none"],
+}
+
+
+@pytest.mark.parametrize("typed", MISTAKES)
+def test_mistake(typed, program):
+    for name, content in FILES.items():
+        (program.folder / name).write_text(content)
+    done = program(*typed.split())
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert 2 <= len(done.stderr.splitlines()) <= 5, done.stderr
+    assert done.stdout == ""
+    for words in MISTAKES[typed]:
+        assert words in done.stderr
+    assert sorted(path.name for path in program.folder.iterdir()) == sorted(FILES)
+
+
+def test_all_mistakes_are_told_at_once(program):
+    done = program("optimizer.lr=fast", "model.dropout=7", "trainer.max_epochs=0")
+    assert done.returncode == 2
+    assert all(key in done.stderr for key in ("optimizer.lr=fast", "model.dropout=7", "trainer.max_epochs=0"))
+    done = program("optimzer=adam", "data.hrizon=3", "model=lstn")
+    assert done.returncode == 2
+    assert all(name in done.stderr for name in ("optimizer=adam", "data.horizon=3", "model=lstm"))
+
+
+def test_a_bidirectional_language_model_is_refused(program):
+    (program.folder / "t.txt").write_text("some words " * 500)
+    done = program("data=text", "data.path=t.txt", "model=bilstm")
+    assert done.returncode == 2 and "model=lstm" in done.stderr
+
+
+def test_a_checkpoint_of_another_model_is_refused(program):
+    assert program("trainer=debug", "hydra.run.dir=a").returncode == 0
+    done = program("resume=a/checkpoints/last.ckpt", "model.hidden_size=32", "hydra.run.dir=b")
+    assert done.returncode == 2 and "another model" in done.stderr and len(done.stderr.splitlines()) <= 5
+    assert not (program.folder / "b").exists()
+
+
+def test_a_shadowed_option_is_told(program):
+    (program.folder / "my" / "optimizer").mkdir(parents=True)
+    (program.folder / "my" / "optimizer" / "adam.yaml").write_text(
+        "_target_: torch.optim.Adam\n_partial_: true\nlr: 5\n"
+    )
+    done = program("--config-dir", "my", "trainer=debug")
+    assert done.returncode == 2 and "lstmopt ships optimizer/adam.yaml" in done.stderr
+    (program.folder / "my" / "optimizer" / "adam.yaml").rename(program.folder / "my" / "optimizer" / "mine.yaml")
+    done = program("--config-dir", "my", "trainer=debug", "optimizer=mine", "optimizer.lr=0.002")
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_lists_every_group_and_what_it_is_for(program):
+    done = program("--help")
+    assert done.returncode == 0
+    from lstmopt.conf_dir import conf_dir
+
+    groups = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ") and len(line.split()) > 2]
+    from pathlib import Path
+
+    for folder in Path(conf_dir()).iterdir():
+        assert folder.suffix == ".yaml" or folder.name in groups
