@@ -1,0 +1,70 @@
+"""A LightningModule that knows nothing of lstmopt, and a plain Trainer for it."""
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+STEPS_PER_EPOCH = 5
+
+
+class Foreign(pl.LightningModule):
+    """Anybody's module: an LSTM that predicts the mean of its input."""
+
+    def __init__(self, make_optimizer=None, val_losses=None):
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm, self.head = nn.LSTM(1, 8, batch_first=True), nn.Linear(8, 1)
+        self.make_optimizer = make_optimizer or (lambda p: torch.optim.Adam(p, lr=0.01))
+        self.val_losses = val_losses
+        self.lrs, self.momenta, self.dtypes, self.grads = [], [], set(), []
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        out, _ = self.lstm(x)
+        self.dtypes.add(out.dtype)
+        group = self.trainer.optimizers[0].param_groups[0]
+        self.lrs.append(group["lr"])
+        self.momenta.append(group["betas"][0] if "betas" in group else group.get("momentum"))
+        return ((self.head(out[:, -1]).float() - y) ** 2).mean()
+
+    def validation_step(self, batch, batch_idx):
+        if batch_idx == 0:
+            value = self.val_losses[self.current_epoch] if self.val_losses else 1.0
+            self.log("val/loss", torch.tensor(value), batch_size=1)
+
+    def optimizer_step(self, *args, **kwargs):
+        super().optimizer_step(*args, **kwargs)
+        self.grads.append([p.grad.clone() for p in self.parameters() if p.grad is not None])
+
+    def configure_optimizers(self):
+        return self.make_optimizer(self.parameters())
+
+
+def loader():
+    x = torch.randn(20, 6, 1, generator=torch.Generator().manual_seed(1))
+    return DataLoader(TensorDataset(x, x.mean(dim=1)), batch_size=4)
+
+
+def trainer(folder, *callbacks, epochs=2, **options):
+    defaults = {"logger": False, "enable_checkpointing": False, "num_sanity_val_steps": 2}
+    return pl.Trainer(
+        accelerator="cpu",
+        max_epochs=epochs,
+        default_root_dir=folder,
+        callbacks=list(callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **defaults | options,
+    )
+
+
+def fit(folder, *callbacks, module=None, ckpt_path=None, **options):
+    module = module or Foreign()
+    run = trainer(folder, *callbacks, **options)
+    run.fit(module, loader(), loader(), ckpt_path=ckpt_path)
+    return module, run
+
+
+def sgd(parameters):
+    return torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
