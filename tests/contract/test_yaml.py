@@ -102,8 +102,9 @@ def test_every_key_of_an_option_has_its_type_checked():
 def test_adding_an_optimizer_is_one_file(program):
     (program.folder / "my" / "optimizer").mkdir(parents=True)
     (program.folder / "my" / "optimizer" / "adagrad.yaml").write_text(
-        "# torch's Adagrad\n_target_: torch.optim.Adagrad\n_partial_: true\nlr: 0.01\nlr_decay: 0.0\nweight_decay: 0.0\n"
-        "initial_accumulator_value: 0.0\neps: 1.0e-10\nforeach: null\nmaximize: false\ndifferentiable: false\nfused: null\n"
+        "# torch's Adagrad\n_target_: torch.optim.Adagrad\n_partial_: true\nlr: 0.01\nlr_decay: 0.0\n"
+        "weight_decay: 0.0\ninitial_accumulator_value: 0.0\neps: 1.0e-10\nforeach: null\nmaximize: false\n"
+        "differentiable: false\nfused: null\n"
     )
     done = program("--config-dir", "my", "optimizer=adagrad", "optimizer.lr=0.02", "trainer=debug")
     assert done.returncode == 0, done.stderr
