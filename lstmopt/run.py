@@ -120,16 +120,19 @@ def _test(parts: Parts, output_dir: Path, result: dict[str, Any]) -> None:
 
 
 def _hparams(cfg: DictConfig, parts: Parts, result: dict[str, Any]) -> None:
-    chosen = {k: v for k, v in HydraConfig.get().runtime.choices.items() if not k.startswith("hydra/")}
-    numbers = {"seed": cfg.seed}
-    for group in ("data", "model", "optimizer"):
-        for key, value in cfg[group].items():
-            if isinstance(value, int | float | str) and not key.startswith("_"):
-                numbers[f"{group}.{key}"] = value
+    """A row of the HPARAMS tab: the settings that matter most, and whatever was typed."""
+    chosen = HydraConfig.get().runtime.choices
+    settings: dict[str, Any] = {group: str(chosen[group]) for group in ("optimizer", "lr_scheduler")}
+    keys = ["optimizer.lr", "model.hidden_size", "data.batch_size", "seed"]
+    keys += [override.split("=")[0].lstrip("+~") for override in HydraConfig.get().overrides.task]
+    for key in keys:
+        value = chosen[key] if key in chosen else OmegaConf.select(cfg, key)
+        if value is not None:
+            settings[key] = value if isinstance(value, bool | int | float) else str(value)
     metrics = {k: v for k, v in result["metrics"].items() if k.startswith(("val/", "test/"))}
     for logger in parts.trainer.loggers:
         if isinstance(logger, RunTensorBoard):
-            logger.log_result({k: str(v) for k, v in chosen.items()} | numbers, metrics)
+            logger.log_result(settings, metrics)
 
 
 def _remove_unused(output_dir: Path) -> None:
