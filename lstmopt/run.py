@@ -1,6 +1,7 @@
 """One run, from the checked config to its results."""
 
 import shutil
+import signal
 import time
 import warnings
 from pathlib import Path
@@ -62,8 +63,9 @@ def _train(cfg: DictConfig, output_dir: Path) -> float:
     except Interrupted:
         status = "stopped"
         raise
-    except UserError:
-        raise
+    except SystemExit:  # Lightning's answer to a second interrupt
+        status = "stopped"
+        raise Interrupted(signal.SIGINT) from None
     except BaseException:
         status = "failed"
         raise
