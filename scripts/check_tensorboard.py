@@ -108,10 +108,11 @@ def rendered(driver: str, address: str, options: argparse.Namespace) -> int:
     failed = 0
     with webdriver.Chrome(chrome, webdriver.ChromeService(driver)) as browser:
         for name, (page, expected) in pages.items():
-            browser.get("about:blank")
-            browser.get(f"{address}/{page}")
             text = ""
-            for _ in range(40):
+            for attempt in range(160):  # up to 80 seconds, for a machine with other work to do
+                if attempt % 40 == 0:
+                    browser.get("about:blank")
+                    browser.get(f"{address}/{page}")
                 text = " ".join(browser.execute_script(READER).split())
                 if all(word in text for word in expected):
                     break

@@ -20,7 +20,7 @@ class AMP(pl.Callback):
         precision: `bf16-mixed`, or `16-mixed` (fp16 with loss scaling, GPUs only).
 
     Raises:
-        ConfigError: fp16 on a CPU.
+        ConfigError: fp16 on a CPU, or the Trainer has another precision already.
 
     Reference: Micikevicius et al. 2018, Mixed precision training.
     """
@@ -32,12 +32,18 @@ class AMP(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Put the plugin in place, once."""
-        if isinstance(trainer.strategy.precision_plugin, MixedPrecision):
+        if trainer.precision == self.precision:
             return
+        if trainer.precision != "32-true":
+            raise ConfigError(
+                f"the Trainer computes in {trainer.precision} and AMP in {self.precision}",
+                "leave out one of the two, Trainer(precision=...) or AMP",
+            )
         device = trainer.strategy.root_device.type
         if device == "cpu" and self.precision == "16-mixed":
             raise ConfigError("fp16_mixed needs a GPU", "type precision=bf16_mixed")
-        if device == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        fast = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        if device == "cpu" and not fast:
             warnings.warn("this CPU has no bfloat16 arithmetic: bf16_mixed will be slow", stacklevel=2)
         trainer.strategy.precision_plugin = MixedPrecision(self.precision, device)
 

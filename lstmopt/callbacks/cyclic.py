@@ -47,8 +47,8 @@ class Cyclic(LRSchedule):
         lr = optimizer.param_groups[0]["lr"]
         return CyclicLR(
             optimizer,
-            self.base_lr or lr / 10,
-            self.max_lr or lr,
+            lr / 10 if self.base_lr is None else self.base_lr,
+            lr if self.max_lr is None else self.max_lr,
             self.step_size_up,
             mode=self.mode,
             gamma=self.gamma,

@@ -64,7 +64,7 @@ class OneCycle(LRSchedule):
         if options["cycle_momentum"] and not {"momentum", "betas"} & set(optimizer.defaults):
             rank_zero_info(f"one-cycle: {type(optimizer).__name__} has no momentum to cycle")
             options["cycle_momentum"] = False
-        max_lr = self.max_lr or 3 * optimizer.param_groups[0]["lr"]
+        max_lr = 3 * optimizer.param_groups[0]["lr"] if self.max_lr is None else self.max_lr
         return _OneCycle(optimizer, max_lr, total_steps=total_steps(trainer), **options)
 
 

@@ -20,7 +20,8 @@ class Profiler(pl.Callback):
 
     `simple` is Lightning's `SimpleProfiler`: the wall time of every hook, over the whole run. `pytorch` records a few
     steps with torch.profiler: how a step's time is divided, the operators that take most of it, and
-    `profile/trace.json.gz` for https://ui.perfetto.dev. A run with fewer steps is summed up as far as it went.
+    `profile/trace.json.gz` for https://ui.perfetto.dev. A run with fewer steps, or one that is interrupted, is summed
+    up as far as it went. Validation is no part of a step.
 
     Args:
         kind: `simple` or `pytorch`.
@@ -62,10 +63,20 @@ class Profiler(pl.Callback):
         self._mark = time.perf_counter()
 
     def _lap(self, phase: str) -> None:
-        now = time.perf_counter()
         if self._profile is not None:
+            if torch.cuda.is_initialized():
+                torch.cuda.synchronize()  # the phase's kernels end in the phase
+            now = time.perf_counter()
             self._seconds[phase].append(now - self._mark)
             self._mark = now
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """What was between two epochs is not loading."""
+        self._mark = time.perf_counter()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Nor is validation."""
+        self._mark = time.perf_counter()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -100,6 +111,11 @@ class Profiler(pl.Callback):
         elif self.kind == "simple":
             self._write(trainer, trainer.profiler.summary())  # type: ignore[attr-defined]
 
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Tell what is known so far; the next run of this process needs torch's profiler free."""
+        if self._profile is not None or trainer.global_step:
+            self.on_train_end(trainer, pl_module)
+
     def _finish(self, trainer: pl.Trainer) -> None:
         profile, self._profile = self._profile, None
         assert profile is not None
@@ -114,13 +130,14 @@ class Profiler(pl.Callback):
             operators = averages.table(sort_by="self_cpu_time_total", row_limit=20, max_name_column_width=40)
         else:
             operators = f"No operators: the run has {steps} steps, and recording begins after {skipped}."
-        self._write(trainer, f"{self._shares(min(skipped, steps - 1))}\n\n{operators}")
+        self._write(trainer, f"{self._shares(max(min(skipped, steps - 1), 0))}\n\n{operators}")
 
     def _shares(self, first: int) -> str:
         mean = {p: sum(s[first:]) / max(len(s[first:]), 1) for p, s in self._seconds.items()}
-        total = sum(mean.values())
+        steps = len(self._seconds["optimizer"][first:])
+        total = sum(mean.values()) or 1e-9
         lines = [f"{phase:<10} {1e3 * mean[phase]:9.3f} ms {mean[phase] / total:7.1%}" for phase in PHASES]
-        return "\n".join((f"A step takes {1e3 * total:.3f} ms under the profiler:", *lines))
+        return "\n".join((f"A step takes {1e3 * total:.3f} ms under the profiler, mean of {steps} steps:", *lines))
 
     def _folder(self, trainer: pl.Trainer) -> Path:
         folder = Path(self.dirpath or Path(trainer.default_root_dir) / "profile")

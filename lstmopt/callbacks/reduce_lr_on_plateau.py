@@ -3,6 +3,7 @@
 from typing import Any, Literal
 
 import pytorch_lightning as pl
+from pytorch_lightning.trainer.states import TrainerFn
 from torch.optim import lr_scheduler
 
 from lstmopt.errors import ConfigError
@@ -11,8 +12,9 @@ from lstmopt.errors import ConfigError
 class ReduceLROnPlateau(pl.Callback):
     """Multiply the learning rate by `factor` when the monitored metric has stopped to improve.
 
-    torch's schedule, stepped here after each validation (without validation after each epoch) and kept in this
-    callback's state, because Lightning would leave out one step at every resume.
+    torch's schedule, stepped here after each validation and kept in this callback's state, because Lightning would
+    leave out one step at every resume. Without validation, or where the metric is one of training and not known yet
+    when validation ends, it is stepped after each epoch.
 
     Args:
         monitor: the metric, as `val/loss`.
@@ -54,6 +56,7 @@ class ReduceLROnPlateau(pl.Callback):
         }
         self.schedulers: list[lr_scheduler.ReduceLROnPlateau] = []
         self._restored: list[dict[str, Any]] = []
+        self._of_training = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Make the schedules; a resumed run goes on with their saved states."""
@@ -62,13 +65,16 @@ class ReduceLROnPlateau(pl.Callback):
             scheduler.load_state_dict(state)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Step after a validation."""
-        if not trainer.sanity_checking and trainer.training is False and self.schedulers:
+        """Step after a validation that is part of a fit."""
+        if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
+            return
+        self._of_training = self._of_training or self.monitor not in trainer.callback_metrics
+        if not self._of_training:
             self._step(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Step where there is no validation."""
-        if not trainer.enable_validation:
+        """Step where validation does not give the metric."""
+        if self._of_training or not trainer.enable_validation:
             self._step(trainer)
 
     def _step(self, trainer: pl.Trainer) -> None:

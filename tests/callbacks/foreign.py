@@ -47,13 +47,17 @@ def loader():
 
 
 def trainer(folder, *callbacks, epochs=2, **options):
-    defaults = {"logger": False, "enable_checkpointing": False, "num_sanity_val_steps": 2}
+    defaults = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "num_sanity_val_steps": 2,
+    }
     return pl.Trainer(
         accelerator="cpu",
         max_epochs=epochs,
         default_root_dir=folder,
         callbacks=list(callbacks),
-        enable_progress_bar=False,
         enable_model_summary=False,
         **defaults | options,
     )

@@ -5,7 +5,7 @@ import copy
 import pytest
 import pytorch_lightning as pl
 import torch
-from foreign import STEPS_PER_EPOCH, Foreign, fit, sgd
+from foreign import STEPS_PER_EPOCH, Foreign, fit, loader, sgd
 from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.loggers import CSVLogger
 from torch import nn
@@ -91,6 +91,27 @@ def test_one_cycle_survives_a_resume_with_another_length(epochs, tmp_path):
     assert module.lrs[1:] == pytest.approx(lrs[STEPS_PER_EPOCH + 1 :], rel=1e-9)
 
 
+@pytest.mark.parametrize("epochs", [2, 5])
+def test_cosine_goes_on_along_the_new_length_of_a_resumed_run(epochs, tmp_path):
+    _, run = fit(tmp_path, Cosine(1e-4), epochs=1)  # at its end: the rate is the last one
+    run.save_checkpoint(tmp_path / "done.ckpt")
+    module, _ = fit(tmp_path, Cosine(1e-4), epochs=epochs, ckpt_path=tmp_path / "done.ckpt")
+    total = epochs * STEPS_PER_EPOCH
+    lrs, _ = by_hand(lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, total, 1e-4), total)
+    assert module.lrs[1:] == pytest.approx(lrs[STEPS_PER_EPOCH + 1 :], rel=1e-9)
+
+
+def test_cyclic_takes_zero_for_a_rate(tmp_path):
+    module, _ = fit(tmp_path, Cyclic(base_lr=0.0, max_lr=0.01, step_size_up=5), epochs=1)
+    assert module.lrs == pytest.approx([0.0, 0.002, 0.004, 0.006, 0.008])
+
+
+def test_schedule_counts_optimizer_steps_where_gradients_are_accumulated(tmp_path):
+    module, _ = fit(tmp_path, OneCycle(max_lr=0.05), accumulate_grad_batches=2)  # 3 steps in 5 batches
+    lrs, _ = by_hand(lambda o: torch.optim.lr_scheduler.OneCycleLR(o, 0.05, total_steps=6), 6)
+    assert module.lrs == pytest.approx([lrs[k] for k in (0, 0, 1, 1, 2, 3, 3, 4, 4, 5)], rel=1e-9)
+
+
 def test_one_cycle_beyond_its_end_keeps_the_last_rate():
     from lstmopt.callbacks.one_cycle import _OneCycle
 
@@ -146,3 +167,28 @@ def test_plateau_without_its_metric_says_what_there_is(tmp_path):
     with pytest.raises(ConfigError, match="val/nothing") as caught:
         fit(tmp_path, ReduceLROnPlateau(monitor="val/nothing"))
     assert "val/loss" in caught.value.hint
+
+
+class TrainLoss(Foreign):
+    """Logs a metric of training, which is known at the end of the epoch, after validation."""
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        self.log("train/loss", torch.tensor(LOSSES[self.current_epoch]), on_step=False, on_epoch=True, batch_size=1)
+        return loss
+
+
+@pytest.mark.parametrize("validate", [True, False])
+def test_plateau_of_a_training_metric(validate, tmp_path):
+    plateau = ReduceLROnPlateau("train/loss", factor=0.3, patience=1, cooldown=1)
+    options = {} if validate else {"limit_val_batches": 0}
+    module, _ = fit(tmp_path, plateau, module=TrainLoss(), epochs=len(LOSSES), **options)
+    assert module.lrs == pytest.approx(plateau_by_hand(), rel=1e-9)
+
+
+def test_plateau_counts_no_validation_outside_of_a_fit(tmp_path):
+    plateau = ReduceLROnPlateau()
+    module, run = fit(tmp_path, plateau)
+    before = plateau.state_dict()
+    run.validate(module, loader(), verbose=False)
+    assert plateau.state_dict() == before
