@@ -33,6 +33,7 @@ def build(cfg: DictConfig, output_dir: str) -> Parts:
     """
     pl.seed_everything(cfg.seed, verbose=False)
     datamodule: DataModule = make(cfg.data)
+    datamodule.loader = make(cfg.loader)
     datamodule.setup()
     task = make(cfg.task)(spec=datamodule.spec)
     metrics = [f"{part}/{name}" for part in ("val", "test") for name in task.metrics()] + ["train/loss"]

@@ -11,6 +11,7 @@ from torchmetrics import MetricCollection
 
 from lstmopt.data.batch import Batch
 from lstmopt.models.lstm import LSTM
+from lstmopt.optim.second_order import SecondOrder
 from lstmopt.tasks.task import Task
 
 
@@ -20,12 +21,14 @@ class LSTMModule(pl.LightningModule):
     Args:
         task: encodes batches, decodes LSTM outputs; brings loss and metrics.
         model: the LSTM between them.
-        optimizer: makes the optimizer from parameters.
+        optimizer: makes the optimizer from named parameters.
 
     Logged: `train/loss` every `log_every_n_steps` steps; `val/...` and `test/...` per epoch.
     """
 
-    def __init__(self, task: Task, model: LSTM, optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]) -> None:
+    def __init__(
+        self, task: Task, model: LSTM, optimizer: Callable[[Iterable[tuple[str, nn.Parameter]]], Optimizer]
+    ) -> None:
         super().__init__()
         task.make_head(model.output_size)
         if model.return_sequences is None:
@@ -35,6 +38,8 @@ class LSTMModule(pl.LightningModule):
         self.test_metrics = MetricCollection(dict(task.metrics()), compute_groups=False, prefix="test/")
         self._loss_sum = torch.zeros(())
         self._loss_count = 0
+        self._second_order: SecondOrder | None = None
+        self._evaluated: tuple[Tensor, Batch] | None = None
 
     def forward(self, batch: Batch) -> Tensor:
         """Predictions for one batch; their shape is the task's."""
@@ -44,9 +49,15 @@ class LSTMModule(pl.LightningModule):
             hidden = self.model.last(hidden, batch.lengths)
         return self.task.decode(hidden, context)
 
+    def training_loss(self, batch: Batch) -> Tensor:
+        """The loss of one batch in training; memory options put another way to the same value in its place."""
+        out = self(batch)
+        self._evaluated = (out, batch) if self._second_order else None
+        return self.task.loss(out, batch)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch."""
-        loss = self.task.loss(self(batch), batch)
+        loss = self.training_loss(batch)
         self._loss_sum = self._loss_sum.to(loss.device) + loss.detach()
         self._loss_count += 1
         if self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
@@ -56,6 +67,17 @@ class LSTMModule(pl.LightningModule):
             self.log("train/loss", self._loss_sum / self._loss_count, logger=False, on_epoch=True, batch_size=1)
             self._loss_sum, self._loss_count = torch.zeros(()), 0
         return loss
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """The gradients; an optimizer that uses curvature computes them itself."""
+        if self._second_order is None or self._evaluated is None:
+            return super().backward(loss, *args, **kwargs)
+        (out, batch), self._evaluated = self._evaluated, None
+
+        def sampled() -> Tensor:
+            return self.task.loss(out, batch._replace(y=self.task.sample(out.detach(), batch)))
+
+        self._second_order.backward(loss, out, sampled)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch to the validation metrics."""
@@ -77,7 +99,11 @@ class LSTMModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Optimizer:
         """The optimizer over all parameters; schedules are added by their callbacks."""
-        return self.optimizer(self.parameters())
+        optimizer = self.optimizer(self.named_parameters())
+        if isinstance(optimizer, SecondOrder):
+            self._second_order = optimizer
+            optimizer.watch(self)
+        return optimizer
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the facts that predictions need without the data: the scaler, the names, the vocabulary."""

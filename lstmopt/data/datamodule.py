@@ -1,6 +1,6 @@
 """The common part of all data options: splits in memory, read by whole batches, in a repeatable order."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytorch_lightning as pl
@@ -56,9 +56,29 @@ class BatchLoader(DataLoader[Batch]):
 
     The batches already handed out are part of a checkpoint, so that a resumed epoch goes on with the
     batch that would have come next. No global random state is read or advanced.
+
+    Args:
+        split: the samples.
+        batch_size: samples per batch.
+        shuffle: a new order every epoch.
+        seed: seed of the orders.
+        num_workers: processes that read; 0 reads in the training process.
+        prefetch_factor: batches that each process reads ahead.
+        persistent_workers: keep the processes from epoch to epoch.
+        pin_memory: put batches where a GPU copies them from without waiting.
     """
 
-    def __init__(self, split: Split, batch_size: int, shuffle: bool, seed: int) -> None:
+    def __init__(
+        self,
+        split: Split,
+        batch_size: int,
+        shuffle: bool,
+        seed: int,
+        num_workers: int = 0,
+        prefetch_factor: int | None = None,
+        persistent_workers: bool = False,
+        pin_memory: bool = False,
+    ) -> None:
         self.indices = BatchIndices(len(split), batch_size, shuffle, seed)
         self._handed_out = 0
         super().__init__(
@@ -66,6 +86,10 @@ class BatchLoader(DataLoader[Batch]):
             sampler=self.indices,
             batch_size=None,
             generator=torch.Generator().manual_seed(seed),
+            num_workers=num_workers,
+            prefetch_factor=prefetch_factor,
+            persistent_workers=persistent_workers,
+            pin_memory=pin_memory,
         )
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
@@ -89,7 +113,12 @@ class DataModule(pl.LightningDataModule):
     Args:
         batch_size: sequences per batch, all three parts.
         seed: seed of the batch order (and of generated data).
+
+    Attributes:
+        loader: makes the loader of a part from (split, batch_size, shuffle, seed).
     """
+
+    loader: Callable[..., BatchLoader] = BatchLoader
 
     def __init__(self, batch_size: int, seed: int) -> None:
         super().__init__()
@@ -111,7 +140,7 @@ class DataModule(pl.LightningDataModule):
             self.spec, self.splits = self.load()
 
     def _loader(self, part: str) -> BatchLoader:
-        return BatchLoader(self.splits[part], self.batch_size, shuffle=part == "train", seed=self.seed)
+        return self.loader(self.splits[part], self.batch_size, shuffle=part == "train", seed=self.seed)
 
     def train_dataloader(self) -> BatchLoader:
         """Batches in an order that is a function of (seed, epoch)."""

@@ -29,6 +29,11 @@ class Classification(Task):
         """Mean cross-entropy; labels of -100 do not count."""
         return F.cross_entropy(out.flatten(0, -2), batch.y.flatten(), ignore_index=IGNORE)
 
+    def sample(self, out: Tensor, batch: Batch) -> Tensor:
+        """Classes like `batch.y`; a loss ignores those where it ignores a label."""
+        drawn = torch.multinomial(out.flatten(0, -2).float().softmax(-1), 1).view_as(batch.y)
+        return torch.where(batch.y == IGNORE, batch.y, drawn)
+
     def metrics(self) -> dict[str, Metric]:
         """`accuracy` over labels, `f1` averaged over classes."""
         classes = self.spec.output_size

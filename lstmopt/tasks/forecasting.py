@@ -86,6 +86,10 @@ class Forecasting(Task):
         """Mean over batch, steps and targets."""
         return self.loss_function(out, batch.y)
 
+    def sample(self, out: Tensor, batch: Batch) -> Tensor:
+        """The forecast with the noise under which the squared error is a negative log-likelihood: variance 1/2."""
+        return out + torch.randn_like(out) * 0.5**0.5
+
     def metrics(self) -> dict[str, Metric]:
         """`mse`, `mae` on standardised values; `mse_raw`, `mae_raw` in the data's units."""
         return super().metrics() | {

@@ -42,6 +42,10 @@ class LanguageModeling(Task):
         """Mean cross-entropy over all tokens."""
         return F.cross_entropy(out.flatten(0, 1), batch.y.flatten())
 
+    def sample(self, out: Tensor, batch: Batch) -> Tensor:
+        """Tokens `[B, T]`."""
+        return torch.multinomial(out.flatten(0, 1).float().softmax(-1), 1).view_as(batch.y)
+
     def metrics(self) -> dict[str, Metric]:
         """`perplexity` = exp(mean loss)."""
         return super().metrics() | {"perplexity": Perplexity()}

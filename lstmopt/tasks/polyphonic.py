@@ -32,6 +32,10 @@ class Polyphonic(Task):
         per_frame = F.binary_cross_entropy_with_logits(out, batch.y.to(out.dtype), reduction="none").sum(-1)
         return (per_frame * mask).sum() / mask.sum()
 
+    def sample(self, out: Tensor, batch: Batch) -> Tensor:
+        """Keys `[B, T, K]`, each on or off."""
+        return torch.bernoulli(out.float().sigmoid())
+
     def metrics(self) -> dict[str, Metric]:
         """`nll` per frame."""
         return super().metrics() | {"nll": MeanMetric()}

@@ -62,6 +62,10 @@ class Task(nn.Module):
         """The scalar to minimise, a mean over labels."""
         raise NotImplementedError
 
+    def sample(self, out: Tensor, batch: Batch) -> Tensor:
+        """Labels like `batch.y`, drawn from the distribution that `out` predicts (for the Fisher information)."""
+        raise NotImplementedError
+
     def metrics(self) -> dict[str, Metric]:
         """New metrics by name; `loss` is there always."""
         return {"loss": MeanMetric()}

@@ -22,6 +22,8 @@ FILES = sorted(CONF.glob("**/*.yaml"))
 AT_RUN_TIME = {
     "torch.optim": {"params"},
     "lstmopt.models": {"input_size"},
+    "lstmopt.optim": {"params"},
+    "lstmopt.data.datamodule": {"split", "batch_size", "shuffle", "seed"},
     "lstmopt.tasks": {"spec"},
     "pytorch_lightning.Trainer": {
         "precision",
