@@ -17,7 +17,20 @@ RANGES = {
     "seed": "[0, inf)",
     "lr": "(0, inf)",
     "max_lr": "(0, inf)",
-    "base_lr": "(0, inf)",
+    "base_lr": "[0, inf)",
+    "adamw_lr": "(0, inf)",
+    "final_lr": "(0, inf)",
+    "adamw_betas": "[0, 1)",
+    "adamw_eps": "[0, inf)",
+    "rho": "[0, 1)",
+    "d0": "(0, inf)",
+    "ns_steps": "[1, inf)",
+    "precondition_frequency": "[1, inf)",
+    "max_iter": "[1, inf)",
+    "history_size": "[1, inf)",
+    "warmup_steps": "[0, inf)",
+    "num_workers": "[0, inf)",
+    "prefetch_factor": "[1, inf)",
     "min_lr": "[0, inf)",
     "eps": "[0, inf)",
     "alpha": "[0, 1)",
@@ -86,9 +99,9 @@ def _leaves(plain: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
         path, node = stack.pop(0)
         if not isinstance(node, Mapping):
             continue
-        hints = _hints(node["_target_"]) if "_target_" in node else {}
+        hints, complete = _hints(node["_target_"]) if "_target_" in node else ({}, False)
         for key, value in node.items():
-            if hints and key not in hints and not key.startswith("_"):
+            if complete and key not in hints and not key.startswith("_"):
                 yield f"{path}.{key}", value, Unknown(list(hints))
             elif isinstance(value, Mapping):
                 stack.append((f"{path}.{key}", value))
@@ -102,20 +115,24 @@ class Unknown(NamedTuple):
     known: list[str]
 
 
-def _hints(target: str) -> dict[str, Any]:
-    """Type hints of all arguments; empty where any argument is taken."""
+def _hints(target: str) -> tuple[dict[str, Any], bool]:
+    """Type hints of all named arguments, and whether there are no others.
+
+    pytorch_optimizer takes any argument and ignores those that it does not know, so for its classes the named ones
+    are all.
+    """
     function = get_object(target)
     if inspect.isclass(function):
         function = function.__init__
     function = inspect.unwrap(function)
     parameters = inspect.signature(function).parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return {}
+    named = [name for name, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
     try:
         hints = typing.get_type_hints(function)
     except NameError:  # a hint that exists for type checkers only
         hints = {}
-    return {name: hints.get(name, Any) for name in parameters}
+    complete = len(named) == len(parameters) or target.startswith("pytorch_optimizer.")
+    return {name: hints.get(name, Any) for name in named}, complete
 
 
 def fits(value: Any, hint: Any) -> bool:

@@ -79,6 +79,14 @@ RULES = [
         "mode=min",
     ),
     Rule(
+        lambda cfg: (
+            str(cfg.optimizer._target_).rsplit(".", 1)[-1].startswith("ScheduleFree")
+            and _value("callbacks.lr_schedule.cycle_momentum")(cfg)
+        ),
+        "a schedule-free optimizer computes its average from the momentum, which must not be cycled",
+        "callbacks.lr_schedule.cycle_momentum=false",
+    ),
+    Rule(
         lambda cfg: (cfg.model.get("dropout") or 0) > 0 and cfg.model.get("num_layers") == 1,
         "model.dropout acts between layers, and there is one layer only",
         "model.num_layers=2 or model.dropout=0",

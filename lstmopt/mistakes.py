@@ -40,7 +40,7 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
             search_path = [f"hydra.searchpath=[file://{Path(next(rest, '.')).absolute()}]"]
         elif word.startswith("--config-dir="):
             search_path = [f"hydra.searchpath=[file://{Path(word.split('=', 1)[1]).absolute()}]"]
-        elif word in ("--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--info", "-i"):
+        elif word in ("--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--info", "-i", "--cfg", "-c"):
             next(rest, None)
         elif not word.startswith("-"):
             overrides.append(word)

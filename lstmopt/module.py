@@ -5,12 +5,13 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from torchmetrics import MetricCollection
 
 from lstmopt.data.batch import Batch
 from lstmopt.models.lstm import LSTM
+from lstmopt.optim.decay_groups import decay_groups
 from lstmopt.optim.second_order import SecondOrder
 from lstmopt.tasks.task import Task
 
@@ -21,14 +22,13 @@ class LSTMModule(pl.LightningModule):
     Args:
         task: encodes batches, decodes LSTM outputs; brings loss and metrics.
         model: the LSTM between them.
-        optimizer: makes the optimizer from named parameters.
+        optimizer: makes the optimizer from named parameters or groups of them; where it has a weight decay, biases
+            are left alone.
 
     Logged: `train/loss` every `log_every_n_steps` steps; `val/...` and `test/...` per epoch.
     """
 
-    def __init__(
-        self, task: Task, model: LSTM, optimizer: Callable[[Iterable[tuple[str, nn.Parameter]]], Optimizer]
-    ) -> None:
+    def __init__(self, task: Task, model: LSTM, optimizer: Callable[[Iterable[Any]], Optimizer]) -> None:
         super().__init__()
         task.make_head(model.output_size)
         if model.return_sequences is None:
@@ -99,7 +99,8 @@ class LSTMModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Optimizer:
         """The optimizer over all parameters; schedules are added by their callbacks."""
-        optimizer = self.optimizer(self.named_parameters())
+        options = getattr(self.optimizer, "keywords", {})
+        optimizer = self.optimizer(decay_groups(self) if options.get("weight_decay") else self.named_parameters())
         if isinstance(optimizer, SecondOrder):
             self._second_order = optimizer
             optimizer.watch(self)

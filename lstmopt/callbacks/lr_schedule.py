@@ -39,7 +39,10 @@ def total_steps(trainer: pl.Trainer) -> int:
     Raises:
         ConfigError: the run has no planned end.
     """
+    loop = trainer.fit_loop
+    loaded = loop._combined_loader
     steps: Any = trainer.estimated_stepping_batches
+    loop._combined_loader = loaded  # Lightning gives the position in a resumed epoch to loaders made later only
     if steps == float("inf"):
         raise ConfigError("a schedule over the whole run needs to know its length", "type trainer.max_epochs=...")
     return int(steps)

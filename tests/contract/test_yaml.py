@@ -21,6 +21,7 @@ FILES = sorted(CONF.glob("**/*.yaml"))
 # arguments that are given at run time or are another option's to set
 AT_RUN_TIME = {
     "torch.optim": {"params"},
+    "pytorch_optimizer": {"params"},
     "lstmopt.models": {"input_size"},
     "lstmopt.optim": {"params"},
     "lstmopt.data.datamodule": {"split", "batch_size", "shuffle", "seed"},
@@ -103,12 +104,11 @@ def test_every_key_of_an_option_has_its_type_checked():
 
 def test_adding_an_optimizer_is_one_file(program):
     (program.folder / "my" / "optimizer").mkdir(parents=True)
-    (program.folder / "my" / "optimizer" / "adagrad.yaml").write_text(
-        "# torch's Adagrad\n_target_: torch.optim.Adagrad\n_partial_: true\nlr: 0.01\nlr_decay: 0.0\n"
-        "weight_decay: 0.0\ninitial_accumulator_value: 0.0\neps: 1.0e-10\nforeach: null\nmaximize: false\n"
-        "differentiable: false\nfused: null\n"
+    (program.folder / "my" / "optimizer" / "adamax.yaml").write_text(
+        "# torch's Adamax\n_target_: torch.optim.Adamax\n_partial_: true\nlr: 0.002\nbetas: [0.9, 0.999]\neps: 1.0e-8\n"
+        "weight_decay: 0.0\nforeach: null\nmaximize: false\ndifferentiable: false\ncapturable: false\n"
     )
-    done = program("--config-dir", "my", "optimizer=adagrad", "optimizer.lr=0.02", "trainer=debug")
+    done = program("--config-dir", "my", "optimizer=adamax", "optimizer.lr=0.02", "trainer=debug")
     assert done.returncode == 0, done.stderr
 
 
