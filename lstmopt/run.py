@@ -51,7 +51,7 @@ def _train(cfg: DictConfig, output_dir: Path) -> float:
         return float(finished["best"])
     if checkpoint and OmegaConf.select(cfg, "logger.tensorboard"):
         cfg.logger.tensorboard.purge_step = verify(checkpoint)["global_step"]
-    _quiet()
+    quiet()
     parts = build(cfg, str(output_dir))
     if checkpoint:
         verify(checkpoint, parts.module, cfg.trainer.max_epochs)
@@ -148,7 +148,7 @@ def _remove_unused(output_dir: Path) -> None:
             parent.rmdir()
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Leave out Lightning's tips and notes about things that are meant to be so."""
     import logging
 

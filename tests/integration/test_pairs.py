@@ -1,0 +1,178 @@
+"""Every pair of options of the groups below trains three steps, or is refused by the table of combinations."""
+
+import itertools
+import random
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from scipy.io import savemat
+
+from lstmopt import check, compat
+from lstmopt.build import build
+from lstmopt.conf_dir import conf_dir
+from lstmopt.run import quiet
+
+GROUPS = ("optimizer", "lr_scheduler", "gradient_clip", "precision", "memory", "model", "task", "loader")
+SMALL = [
+    "model.hidden_size=8",
+    "data.batch_size=4",
+    "logger=none",
+    "callbacks=none",
+    "trainer.accelerator=cpu",
+    "trainer.max_epochs=1",
+    "trainer.limit_train_batches=3",
+    "trainer.limit_val_batches=1",
+]
+# warnings that are meant to be seen, and say why
+EXPLAINED = (
+    "Python loop",
+    "step by step",
+    "this CPU has no bfloat16 arithmetic",
+)
+
+
+def data_of(folder):
+    """Small data for each task."""
+    rng = np.random.default_rng(0)
+    (folder / "book.txt").write_text("the quick brown fox jumps over the lazy dog. " * 40)
+    x = rng.random((40, 12, 3), dtype=np.float32)
+    lengths = rng.integers(5, 13, 40)
+    np.savez(folder / "classes.npz", x=x, y=np.arange(40) % 3, lengths=lengths)
+    np.savez(folder / "labels.npz", x=x, y=rng.integers(0, 4, (40, 12)), lengths=lengths)
+    parts = {name: np.empty((1, 12), object) for name in ("traindata", "validdata", "testdata")}
+    for tunes in parts.values():
+        tunes[0] = [(rng.random((length, 88)) < 0.1).astype(np.float64) for length in rng.integers(6, 14, 12)]
+    (folder / "polymusic").mkdir()
+    savemat(folder / "polymusic" / "tiny.mat", parts)
+    npz = ["data=npz", "data.val_fraction=0.2", "data.test_fraction=0.2"]
+    return {
+        "forecasting": ["data=mackey_glass", "data.length=300", "data.input_length=16", "data.horizon=3"],
+        "language_modeling": ["data=text", f"data.path={folder}/book.txt", "data.sequence_length=10"],
+        "classification": [*npz, f"data.path={folder}/classes.npz", "task=classification"],
+        "tagging": [*npz, f"data.path={folder}/labels.npz", "task=tagging"],
+        "polyphonic": ["data=polymusic", f"data.root={folder}", "data.name=tiny"],
+    }
+
+
+def options(group):
+    return sorted(file.stem for file in Path(conf_dir(), group).glob("*.yaml"))
+
+
+def composed(row, data):
+    """The config of a row, a dict from group to option."""
+    overrides = [*data[row.get("task", "forecasting")]]
+    overrides += [f"{group}={option}" for group, option in row.items() if group != "task"]
+    return compose("train", [*overrides, *SMALL])
+
+
+def plain(cfg):
+    return OmegaConf.to_container(cfg, resolve=False)
+
+
+def both(base, one, other):
+    """`base` with what `one` and what `other` changes: much faster than to compose each pair."""
+    if one == base:
+        return other
+    if other == base or not (isinstance(one, dict) and isinstance(other, dict) and isinstance(base, dict)):
+        return one
+    return {
+        key: both(base.get(key), one.get(key), other.get(key))
+        for key in [*one, *(key for key in other if key not in one)]
+        if not (key in base and (key not in one or key not in other))
+    }
+
+
+def pairs_of(row):
+    return {frozenset(pair) for pair in itertools.combinations(row.items(), 2)}
+
+
+def covering_rows(choices, refused, draw):
+    """Rows with an option of every group that hold each pair at least once and no refused one: greedily."""
+    everything = {
+        frozenset(((g, a), (h, b)))
+        for g, h in itertools.combinations(choices, 2)
+        for a in choices[g]
+        for b in choices[h]
+    }
+    left = everything - refused
+    rows = []
+    while left:
+        row = dict(min(left, key=sorted))
+        for group in draw.sample(list(choices), len(choices)):
+            if group in row:
+                continue
+            allowed = [o for o in choices[group] if not pairs_of(row | {group: o}) & refused]
+            if not allowed:
+                break
+            row[group] = max(allowed, key=lambda o: (len(pairs_of(row | {group: o}) & left), draw.random()))
+        assert pairs_of(row) & left
+        left -= pairs_of(row)
+        rows.append(row)
+    return rows
+
+
+@pytest.fixture(scope="module")
+def matrix(tmp_path_factory):
+    """The options of each group, the refused pairs with their reasons, and what composes a row."""
+    data = data_of(tmp_path_factory.mktemp("data"))
+    choices = {group: options(group) for group in GROUPS}
+    refused = {}
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        alone = {(g, a): composed({g: a}, data) for g in GROUPS for a in choices[g]}
+        assert not [problem for cfg in alone.values() for problem in check.problems(cfg)]
+        base = plain(composed({}, data))
+        for g, h in itertools.combinations(GROUPS, 2):
+            for a, b in itertools.product(choices[g], choices[h]):
+                if {g, h} == {"optimizer", "gradient_clip"}:  # some optimizers bring their clipping along
+                    cfg = composed({g: a, h: b}, data)
+                else:
+                    cfg = OmegaConf.create(both(base, plain(alone[g, a]), plain(alone[h, b])))
+                problems = compat.problems(cfg)
+                if problems:
+                    refused[frozenset(((g, a), (h, b)))] = problems
+        yield choices, refused, data
+
+
+def test_refusals_say_why_and_what_to_type(matrix):
+    choices, refused, _ = matrix
+    assert sum(map(len, choices.values())) > 35
+    for pair, problems in refused.items():
+        for problem in problems:
+            why, instead = problem.split("\n")
+            assert len(why.split()) >= 4 and instead.startswith("  type "), (sorted(pair), problem)
+    assert len(refused) < 0.4 * sum(len(choices[g]) * len(choices[h]) for g, h in itertools.combinations(GROUPS, 2))
+
+
+def test_every_pair_trains_or_is_refused(matrix, tmp_path):
+    choices, refused, data = matrix
+    rows = covering_rows(choices, set(refused), random.Random(0))
+    failures = []
+    for row in rows:
+        cfg = composed(row, data)
+        problems = compat.problems(cfg)
+        if problems:  # a conflict of three: it has a reason too, but its pairs must be shown elsewhere
+            failures.append((row, f"refused as a whole: {problems}"))
+            continue
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            quiet()
+            try:
+                parts = build(cfg, str(tmp_path))
+                parts.trainer.fit(parts.module, datamodule=parts.datamodule)
+            except Exception as error:
+                failures.append((row, f"{type(error).__name__}: {error}"))
+                continue
+        seen = {str(w.message) for w in caught if not any(text in str(w.message) for text in EXPLAINED)}
+        if seen:
+            failures.append((row, f"warnings: {seen}"))
+        if parts.trainer.global_step < 3 or not all(p.isfinite().all() for p in parts.module.parameters()):
+            failures.append((row, f"{parts.trainer.global_step} steps"))
+        loss = parts.trainer.callback_metrics.get("val/loss")
+        if loss is None or not loss.isfinite():
+            failures.append((row, f"val/loss {loss}"))
+    shown = "\n".join(f"{row}\n   {what}" for row, what in failures[:20])
+    assert not failures, f"{len(failures)} of {len(rows)} rows:\n{shown}"
