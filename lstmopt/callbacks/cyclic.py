@@ -6,7 +6,7 @@ import pytorch_lightning as pl
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler
 
-from lstmopt.callbacks.lr_schedule import LRSchedule
+from lstmopt.callbacks.lr_schedule import LRSchedule, cycles_momentum
 
 
 class Cyclic(LRSchedule):
@@ -44,15 +44,15 @@ class Cyclic(LRSchedule):
 
     def make(self, optimizer: Optimizer, trainer: pl.Trainer) -> LRScheduler:
         """torch's `CyclicLR`."""
-        lr = optimizer.param_groups[0]["lr"]
+        own = [group["lr"] for group in optimizer.param_groups]
         return CyclicLR(
             optimizer,
-            lr / 10 if self.base_lr is None else self.base_lr,
-            lr if self.max_lr is None else self.max_lr,
+            [lr / 10 for lr in own] if self.base_lr is None else self.base_lr,
+            own if self.max_lr is None else self.max_lr,
             self.step_size_up,
             mode=self.mode,
             gamma=self.gamma,
-            cycle_momentum=self.cycle_momentum and bool({"momentum", "betas"} & set(optimizer.defaults)),
+            cycle_momentum=self.cycle_momentum and cycles_momentum(optimizer, "cyclic"),
             base_momentum=self.base_momentum,
             max_momentum=self.max_momentum,
         )

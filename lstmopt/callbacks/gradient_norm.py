@@ -1,47 +1,120 @@
 """Watching the gradient norm."""
 
+from typing import Any
+
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
-from torch.optim import Optimizer
+from torch.optim import LBFGS, Optimizer
+
+from lstmopt.errors import ConfigError
+
+MOST_IN_A_ROW = 25
 
 
 class GradientNorm(pl.Callback):
-    """Log the 2-norm of all gradients, before each step, after they were unscaled (AMP).
+    """Log the 2-norm of all gradients, before each step, after they were unscaled (AMP); skip steps without a number.
 
     Clipping options are subclasses that change the gradients in `clip`. The norms are logged every
-    `log_every_n_steps` steps as `grad_norm/before` and `grad_norm/after`; no other step waits for them. With a closure
-    optimizer (L-BFGS) this runs at every evaluation of the closure.
+    `log_every_n_steps` steps as `grad_norm/before` and `grad_norm/after`. With a closure optimizer (L-BFGS) they are
+    those of the first evaluation of each step.
+
+    A step whose norm is NaN or infinite is left out: the gradients are removed, so that weights and optimizer state
+    stay as they are. `grad_norm/skipped_steps` counts them. With fp16 the loss scaler does that, as part of its search
+    for a scale, and nothing is counted.
+
+    Args:
+        skip_nonfinite: leave such steps out.
 
     Attributes:
         before: the newest norm before clipping, a scalar tensor.
         after: and after clipping.
+        skipped: steps left out so far.
+
+    Raises:
+        ConfigError: 25 steps in a row had no finite gradient, or the Trainer clips as well, or an optimizer that
+            compares the loss with its gradient would get a changed gradient.
     """
 
-    before: Tensor | None = None
-    after: Tensor | None = None
+    clips = False
 
-    def clip(self, parameters: list[Tensor], looked_at: bool) -> tuple[Tensor | None, Tensor | None]:
-        """Change the gradients; give the norms before and after where somebody looks at them."""
-        if not looked_at:
-            return None, None
-        norm = total_norm(parameters)
-        return norm, norm
+    def __init__(self, skip_nonfinite: bool = True) -> None:
+        self.skip_nonfinite = skip_nonfinite
+        self.before: Tensor | None = None
+        self.after: Tensor | None = None
+        self.skipped = 0
+        self._in_a_row = 0
+        self._step = -1
+
+    def clip(self, parameters: list[Tensor], norm: Tensor) -> None:
+        """Change the gradients, whose 2-norm is `norm`."""
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Refuse to clip twice, and to clip where the gradient has to be the loss's own."""
+        self._step = -1
+        if not self.clips:
+            return
+        if trainer.gradient_clip_val:
+            raise ConfigError("gradients would be clipped twice", "leave out the Trainer's gradient_clip_val")
+        for optimizer in trainer.optimizers:
+            if isinstance(optimizer, LBFGS):
+                raise ConfigError(
+                    f"{type(optimizer).__name__} compares the loss with its gradient, which must not be clipped",
+                    "type gradient_clip=none",
+                )
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        """Measure, clip, and log now and then."""
-        looked_at = trainer.global_step % trainer.log_every_n_steps == 0 and bool(trainer.loggers)  # type: ignore[attr-defined]
+        """Measure, skip or clip, and log now and then."""
+        first, self._step = self._step != trainer.global_step, trainer.global_step
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        self.before, self.after = self.clip(parameters, looked_at)
-        if looked_at and self.before is not None and self.after is not None:
-            norms = {"grad_norm/before": float(self.before), "grad_norm/after": float(self.after)}
-            for logger in trainer.loggers:
-                logger.log_metrics(norms, step=trainer.global_step)
+        if not parameters:
+            return
+        norm = total_norm(parameters)
+        scaled = getattr(trainer.strategy.precision_plugin, "scaler", None) is not None
+        if self.skip_nonfinite and not scaled and not norm.isfinite():
+            for parameter in parameters:
+                parameter.grad = None
+            self._count(trainer)
+            return
+        self._in_a_row = 0
+        self.clip(parameters, norm)
+        if first and trainer.loggers and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self.before, self.after = norm, total_norm(parameters) if self.clips else norm
+            _log(trainer, {"grad_norm/before": float(norm), "grad_norm/after": float(self.after)})
+
+    def _count(self, trainer: pl.Trainer) -> None:
+        self.skipped += 1
+        self._in_a_row += 1
+        _log(trainer, {"grad_norm/skipped_steps": float(self.skipped)})
+        if self._in_a_row == MOST_IN_A_ROW:
+            raise ConfigError(
+                f"the gradients of {MOST_IN_A_ROW} steps in a row are NaN or infinite (step {trainer.global_step})",
+                "type a smaller optimizer.lr, gradient_clip=norm, precision=fp32, or look for NaN in the data",
+            )
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say that steps were left out."""
+        if self.skipped:
+            rank_zero_info(f"{self.skipped} steps were left out: their gradients were NaN or infinite")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The count."""
+        return {"skipped": self.skipped}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self.skipped = state_dict["skipped"]
 
 
 @torch.no_grad()
 def total_norm(parameters: list[Tensor]) -> Tensor:
     """2-norm of all gradients together."""
     return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+
+
+def _log(trainer: pl.Trainer, values: dict[str, float]) -> None:
+    for logger in trainer.loggers:
+        logger.log_metrics(values, step=trainer.global_step)

@@ -1,6 +1,5 @@
 """Clipping gradients by their norm."""
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
@@ -14,29 +13,24 @@ class GradientNormClipping(GradientNorm):
     Args:
         max_norm: largest norm.
         norm_type: which norm; 2 is Euclid's.
+        skip_nonfinite: leave out steps whose gradients are NaN or infinite.
 
     Raises:
-        ConfigError: `max_norm` is not positive, or the Trainer clips already.
+        ConfigError: `max_norm` is not positive; see `GradientNorm` for the others.
 
     Reference: Pascanu, Mikolov & Bengio 2013.
     """
 
-    def __init__(self, max_norm: float = 1.0, norm_type: float = 2.0) -> None:
+    clips = True
+
+    def __init__(self, max_norm: float = 1.0, norm_type: float = 2.0, skip_nonfinite: bool = True) -> None:
+        super().__init__(skip_nonfinite)
         if max_norm <= 0:
             raise ConfigError(f"max_norm={max_norm} is not positive", "type max_norm=1.0")
         self.max_norm, self.norm_type = max_norm, norm_type
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse to clip twice."""
-        refuse_second(trainer)
-
-    def clip(self, parameters: list[Tensor], looked_at: bool) -> tuple[Tensor | None, Tensor | None]:
-        """torch's `clip_grad_norm_`; the norm after follows from the norm before."""
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_norm, self.norm_type)
-        return norm, norm * (self.max_norm / (norm + 1e-6)).clamp(max=1.0)
-
-
-def refuse_second(trainer: pl.Trainer) -> None:
-    """Raise where the Trainer's own clipping is on as well."""
-    if trainer.gradient_clip_val:
-        raise ConfigError("gradients would be clipped twice", "leave out the Trainer's gradient_clip_val")
+    def clip(self, parameters: list[Tensor], norm: Tensor) -> None:
+        """torch's clipping by a norm that is known."""
+        if self.norm_type != 2.0:
+            norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None], self.norm_type)
+        torch.nn.utils.clip_grads_with_norm_(parameters, self.max_norm, norm)

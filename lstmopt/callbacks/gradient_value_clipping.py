@@ -1,11 +1,9 @@
 """Clipping gradients value by value."""
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from lstmopt.callbacks.gradient_norm import GradientNorm, total_norm
-from lstmopt.callbacks.gradient_norm_clipping import refuse_second
+from lstmopt.callbacks.gradient_norm import GradientNorm
 from lstmopt.errors import ConfigError
 
 
@@ -14,22 +12,22 @@ class GradientValueClipping(GradientNorm):
 
     Args:
         clip_value: largest absolute value.
+        skip_nonfinite: leave out steps whose gradients are NaN or infinite.
 
     Raises:
-        ConfigError: `clip_value` is not positive, or the Trainer clips already.
+        ConfigError: `clip_value` is not positive; see `GradientNorm` for the others.
+
+    Reference: Mikolov 2012, Statistical language models based on neural networks.
     """
 
-    def __init__(self, clip_value: float = 0.5) -> None:
+    clips = True
+
+    def __init__(self, clip_value: float = 0.5, skip_nonfinite: bool = True) -> None:
+        super().__init__(skip_nonfinite)
         if clip_value <= 0:
             raise ConfigError(f"clip_value={clip_value} is not positive", "type clip_value=0.5")
         self.clip_value = clip_value
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse to clip twice."""
-        refuse_second(trainer)
-
-    def clip(self, parameters: list[Tensor], looked_at: bool) -> tuple[Tensor | None, Tensor | None]:
-        """torch's `clip_grad_value_`; the norms are measured where somebody looks at them."""
-        before = total_norm(parameters) if looked_at else None
+    def clip(self, parameters: list[Tensor], norm: Tensor) -> None:
+        """torch's `clip_grad_value_`."""
         torch.nn.utils.clip_grad_value_(parameters, self.clip_value)
-        return before, total_norm(parameters) if looked_at else None

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.utilities import rank_zero_info
 from pytorch_lightning.utilities.types import LRSchedulerConfig
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -46,3 +47,13 @@ def total_steps(trainer: pl.Trainer) -> int:
     if steps == float("inf"):
         raise ConfigError("a schedule over the whole run needs to know its length", "type trainer.max_epochs=...")
     return int(steps)
+
+
+def cycles_momentum(optimizer: Optimizer, schedule: str) -> bool:
+    """Whether there is a momentum (or a first beta) to cycle; a missing one is said, and one of 0 stays off."""
+    momenta = {group.get("momentum", group.get("betas", (0.0,))[0]) for group in optimizer.param_groups}
+    named = {"momentum", "betas"} & set(optimizer.defaults)
+    if not named or 0.0 in momenta:
+        rank_zero_info(f"{schedule}: {type(optimizer).__name__} has no momentum to cycle")
+        return False
+    return True

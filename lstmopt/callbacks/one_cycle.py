@@ -3,12 +3,11 @@
 from typing import Any, Literal
 
 import pytorch_lightning as pl
-from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
-from lstmopt.callbacks.lr_schedule import LRSchedule, total_steps
+from lstmopt.callbacks.lr_schedule import LRSchedule, cycles_momentum, total_steps
 
 
 class OneCycle(LRSchedule):
@@ -18,7 +17,7 @@ class OneCycle(LRSchedule):
     the end the last rate stays.
 
     Args:
-        max_lr: the highest learning rate; None is three times the optimizer's.
+        max_lr: the highest learning rate; None is three times the optimizer's, group by group.
         pct_start: part of the run in which the rate rises.
         anneal_strategy: `cos` or `linear`.
         cycle_momentum: let the momentum (or the first beta) fall while the rate rises; off where the optimizer has
@@ -61,10 +60,9 @@ class OneCycle(LRSchedule):
     def make(self, optimizer: Optimizer, trainer: pl.Trainer) -> LRScheduler:
         """The cycle over the run's length."""
         options = dict(self.options)
-        if options["cycle_momentum"] and not {"momentum", "betas"} & set(optimizer.defaults):
-            rank_zero_info(f"one-cycle: {type(optimizer).__name__} has no momentum to cycle")
-            options["cycle_momentum"] = False
-        max_lr = 3 * optimizer.param_groups[0]["lr"] if self.max_lr is None else self.max_lr
+        options["cycle_momentum"] = options["cycle_momentum"] and cycles_momentum(optimizer, "one-cycle")
+        own = [3 * group["lr"] for group in optimizer.param_groups]
+        max_lr = own if self.max_lr is None else self.max_lr
         return _OneCycle(optimizer, max_lr, total_steps=total_steps(trainer), **options)
 
 
