@@ -63,6 +63,14 @@ RANGES = {
     "check_val_every_n_epoch": "[1, inf)",
     "every_n_epochs": "[1, inf)",
     "refresh_seconds": "[0, inf)",
+    "proj_size": "[0, inf)",
+    "weight_dropout": "[0, 1)",
+    "input_dropout": "[0, 1)",
+    "hidden_dropout": "[0, 1)",
+    "output_dropout": "[0, 1)",
+    "cell_zoneout": "[0, 1)",
+    "hidden_zoneout": "[0, 1)",
+    "segment_length": "[1, inf)",
 }
 
 

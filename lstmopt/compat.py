@@ -27,6 +27,10 @@ def _task(cfg: DictConfig) -> str:
     return str(cfg.task._target_).rsplit(".", 1)[-1]
 
 
+def _model(cfg: DictConfig) -> str:
+    return str(cfg.model._target_).rsplit(".", 1)[-1]
+
+
 def _on_cpu(cfg: DictConfig, accelerator: str | None = None) -> bool:
     import torch
 
@@ -44,7 +48,9 @@ RULES = [
         "model=lstm",
     ),
     Rule(
-        lambda cfg: cfg.model.return_sequences is False and _task(cfg) in ("LanguageModeling", "Polyphonic", "Tagging"),
+        lambda cfg: (
+            cfg.model.get("return_sequences") is False and _task(cfg) in ("LanguageModeling", "Polyphonic", "Tagging")
+        ),
         "model.return_sequences=false leaves one output per sequence, and this task needs one per step",
         "model.return_sequences=null",
     ),
@@ -87,9 +93,23 @@ RULES = [
         "callbacks.lr_schedule.cycle_momentum=false",
     ),
     Rule(
-        lambda cfg: (cfg.model.get("dropout") or 0) > 0 and cfg.model.get("num_layers") == 1,
+        lambda cfg: (
+            _model(cfg) in ("LSTM", "LayerNormLSTM", "ResidualLSTM")
+            and (cfg.model.get("dropout") or 0) > 0
+            and cfg.model.get("num_layers") == 1
+        ),
         "model.dropout acts between layers, and there is one layer only",
         "model.num_layers=2 or model.dropout=0",
+    ),
+    Rule(
+        lambda cfg: _model(cfg) == "PatchLSTM" and _task(cfg) != "Forecasting",
+        "patch_lstm forecasts each series from its own past, and this task has none",
+        "model=lstm",
+    ),
+    Rule(
+        lambda cfg: (cfg.model.get("proj_size") or 0) >= (cfg.model.get("hidden_size") or 1),
+        "a projection makes outputs smaller: model.proj_size has to be below model.hidden_size",
+        "model.proj_size=0",
     ),
 ]
 

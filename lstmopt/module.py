@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from torchmetrics import MetricCollection
 
 from lstmopt.data.batch import Batch
-from lstmopt.models.lstm import LSTM
+from lstmopt.models.sequence_model import SequenceModel
 from lstmopt.optim.decay_groups import decay_groups
 from lstmopt.optim.second_order import SecondOrder
 from lstmopt.tasks.task import Task
@@ -28,9 +28,9 @@ class LSTMModule(pl.LightningModule):
     Logged: `train/loss` every `log_every_n_steps` steps; `val/...` and `test/...` per epoch.
     """
 
-    def __init__(self, task: Task, model: LSTM, optimizer: Callable[[Iterable[Any]], Optimizer]) -> None:
+    def __init__(self, task: Task, model: SequenceModel, optimizer: Callable[[Iterable[Any]], Optimizer]) -> None:
         super().__init__()
-        task.make_head(model.output_size)
+        task.make_head(model.output_size, model.per_channel)
         if model.return_sequences is None:
             model.return_sequences = task.per_step
         self.task, self.model, self.optimizer = task, model, optimizer

@@ -4,10 +4,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-State = tuple[Tensor, Tensor]
+from lstmopt.models.initialise import initialise
+from lstmopt.models.sequence_model import SequenceModel, State
 
 
-class LSTM(nn.Module):
+class LSTM(SequenceModel):
     """Stacked LSTM, one- or bidirectional, over batches of shape `[B, T, F]`.
 
     The equations are those of `lstmopt.models.reference.ReferenceLSTM`, to which the tests hold it.
@@ -18,11 +19,16 @@ class LSTM(nn.Module):
         num_layers: stacked layers.
         dropout: probability of dropping a unit between layers.
         bidirectional: a second LSTM reads the sequence from its end.
-        return_sequences: true gives all steps `[B, T, D]`, false only the last valid one `[B, D]`, D = H or
-            2 H (for the backward direction its state after reading the first step). None leaves it to
-            `LSTMModule`, which takes what its task needs; on its own None is true.
+        proj_size: outputs and recurrent inputs are a linear map of the H units to P < H (Sak et al. 2014); 0: none.
+            On a CPU it costs the fused kernel.
+        return_sequences: true gives all steps `[B, T, D]`, false only the last valid one `[B, D]`, D = H (or P), twice
+            that with two directions (of the backward one its state after reading the first step). None leaves it
+            to `LSTMModule`, which takes what its task needs; on its own None is true.
         forget_bias: initial bias of the forget gate (Jozefowicz et al. 2015: 1.0); None keeps torch's.
         orthogonal: orthogonal recurrent matrices, gate by gate (Saxe et al. 2014).
+
+    Raises:
+        ValueError: `proj_size` is not smaller than `hidden_size`.
 
     Reference: Hochreiter & Schmidhuber 1997; forget gate: Gers et al. 2000.
     """
@@ -34,14 +40,12 @@ class LSTM(nn.Module):
         num_layers: int = 1,
         dropout: float = 0.0,
         bidirectional: bool = False,
+        proj_size: int = 0,
         return_sequences: bool | None = None,
         forget_bias: float | None = None,
         orthogonal: bool = False,
     ) -> None:
-        super().__init__()
-        self.return_sequences = return_sequences
-        self.hidden_size = hidden_size
-        self.output_size = hidden_size * (2 if bidirectional else 1)
+        super().__init__((proj_size or hidden_size) * (2 if bidirectional else 1), return_sequences)
         self.lstm = nn.LSTM(
             input_size,
             hidden_size,
@@ -49,26 +53,17 @@ class LSTM(nn.Module):
             batch_first=True,
             dropout=dropout if num_layers > 1 else 0.0,
             bidirectional=bidirectional,
+            proj_size=proj_size,
         )
-        self._initialise(forget_bias, orthogonal)
-
-    @torch.no_grad()
-    def _initialise(self, forget_bias: float | None, orthogonal: bool) -> None:
-        for name, parameter in self.lstm.named_parameters():
-            if orthogonal and name.startswith("weight_hh"):
-                for gate in parameter.chunk(4):
-                    nn.init.orthogonal_(gate)
-            if forget_bias is not None and name.startswith("bias"):
-                value = forget_bias if name.startswith("bias_ih") else 0.0
-                parameter[self.hidden_size : 2 * self.hidden_size] = value
+        initialise(self.lstm, forget_bias, orthogonal)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, state: State | None = None) -> tuple[Tensor, State]:
-        """Run over x `[B, T, F]` whose sequences have `lengths` `[B]` valid steps (None: all T).
+        """Run over x `[B, T, F]` whose sequences have `lengths` `[B]` valid steps (None: all T), from `state`.
 
         Returns:
-            The output (see `return_sequences`) and the state (h, c), each `[layers * directions, B, H]`.
-            One-directional output beyond a sequence's length is not meaningful and never used; the state is
-            that after the last step of the batch.
+            The output (see `return_sequences`) and the state (h, c), h `[layers * directions, B, H]` (or P) and c
+            `[layers * directions, B, H]`. One-directional output beyond a sequence's length is not meaningful and
+            never used; the state is that after the last step of the batch.
         """
         if self.lstm.bidirectional and lengths is not None:
             packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
@@ -76,17 +71,15 @@ class LSTM(nn.Module):
             out, _ = pad_packed_sequence(packed_out, batch_first=True, total_length=x.shape[1])
         else:
             out, state = self.lstm(x, state)
-        return (self.last(out, lengths) if self.return_sequences is False else out), state
+        return self.chosen(out, lengths), state
 
     def last(self, out: Tensor, lengths: Tensor | None) -> Tensor:
         """The output at each sequence's last valid step, `[B, T, D]` to `[B, D]`.
 
         Of a bidirectional output the backward half is taken at the first step, where it has read all.
         """
-        if lengths is None:
-            last = out[:, -1]
-        else:
-            last = out[torch.arange(len(out), device=out.device), lengths.to(out.device) - 1]
+        last = super().last(out, lengths)
         if not self.lstm.bidirectional:
             return last
-        return torch.cat((last[:, : self.hidden_size], out[:, 0, self.hidden_size :]), dim=1)
+        half = self.output_size // 2
+        return torch.cat((last[:, :half], out[:, 0, half:]), dim=1)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Forecasting(Task):
-    """Predict all H steps of C targets at once from the last LSTM output.
+    """Predict all H steps of C targets at once from the last LSTM output, or each target from its own (`patch_lstm`).
 
     Where inputs are not the targets' past (`adding`, `npz`), `window_norm` and `highway` have no effect.
 
@@ -32,6 +32,7 @@ class Forecasting(Task):
 
     name = "forecasting"
     primary = "mse"
+    per_channel = False
 
     def __init__(
         self,
@@ -57,27 +58,37 @@ class Forecasting(Task):
     mean: Tensor
     std: Tensor
 
-    def make_head(self, width: int) -> None:
-        """One output per step and target."""
-        self.head = nn.Linear(width, self.spec.horizon * self.spec.output_size)
+    def make_head(self, width: int, per_channel: bool = False) -> None:
+        """One output per step and target; per channel one per step, with weights that the targets share."""
+        if per_channel and not self.spec.target_index:
+            super().make_head(width, per_channel)
+        self.per_channel = per_channel
+        self.head = nn.Linear(width, self.spec.horizon * (1 if per_channel else self.spec.output_size))
 
     def encode(self, batch: Batch) -> tuple[Tensor, Context]:
-        """The normalised window; the context is the targets' past in it, and their level and scale `[B, 1, C]`."""
+        """The normalised window; the context is the targets' past in it, and their level and scale `[B, 1, C]`.
+
+        A model that reads each channel by itself gets the targets' past alone, since nothing else reaches a forecast.
+        """
         x, index = batch.x, self.spec.target_index
-        if self.window_norm == "none":
-            return x, (x[..., index], 0.0, 1.0)
-        level = x[:, -1:]
-        x = x - level
-        if self.window_norm == "last":
-            return x, (x[..., index], level[..., index], 1.0)
-        scale = x.square().mean(dim=1, keepdim=True).sqrt().clamp(min=1e-4)
-        x = x / scale
-        return x, (x[..., index], level[..., index], scale[..., index])
+        level: Tensor | float = 0.0
+        scale: Tensor | float = 1.0
+        if self.window_norm != "none":
+            x = x - batch.x[:, -1:]
+            level = batch.x[:, -1:, index]
+        if self.window_norm == "scale":
+            spread = x.square().mean(dim=1, keepdim=True).sqrt().clamp(min=1e-4)
+            x, scale = x / spread, spread[..., index]
+        past = x[..., index]
+        return past if self.per_channel else x, (past, level, scale)
 
     def decode(self, hidden: Tensor, context: Context) -> Tensor:
         """The forecast `[B, H, C]`, standardised."""
         past, level, scale = context
-        out = self.head(hidden).view(len(hidden), self.spec.horizon, self.spec.output_size)
+        if self.per_channel:
+            out = self.head(hidden).transpose(1, 2)
+        else:
+            out = self.head(hidden).view(len(hidden), self.spec.horizon, self.spec.output_size)
         if self.highway is not None:
             out = out + self.highway(past.transpose(1, 2)).transpose(1, 2)
         return out * scale + level

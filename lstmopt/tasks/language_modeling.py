@@ -21,6 +21,10 @@ class LanguageModeling(Task):
     Args:
         spec: facts about the data.
         embedding_size: features per embedded token.
+        tie_embeddings: the decoder's matrix is the embedding's, `[V, embedding_size]`; where LSTM outputs have another
+            width, a linear map to embedding_size comes first.
+
+    Reference: tied embeddings: Inan et al. 2017; Press & Wolf 2017.
     """
 
     name = "language_modeling"
@@ -29,10 +33,27 @@ class LanguageModeling(Task):
     primary = "perplexity"
     baseline = "unigram"
 
-    def __init__(self, spec: DataSpec, embedding_size: int = 64) -> None:
+    def __init__(self, spec: DataSpec, embedding_size: int = 64, tie_embeddings: bool = False) -> None:
         super().__init__(spec)
         self.embedding = nn.Embedding(spec.input_size, embedding_size)
         self.input_size = embedding_size
+        self.tie_embeddings = tie_embeddings
+        self.projection: nn.Module = nn.Identity()
+
+    def make_head(self, width: int, per_channel: bool = False) -> None:
+        """Logits of all tokens; tied, they are products with the embedded tokens."""
+        super().make_head(width, per_channel)
+        if not self.tie_embeddings:
+            return
+        if width != self.input_size:
+            self.projection = nn.Linear(width, self.input_size, bias=False)
+        self.head = nn.Linear(self.input_size, self.spec.output_size)
+        self.head.weight = self.embedding.weight
+        nn.init.uniform_(self.embedding.weight, -0.1, 0.1)  # torch's unit variance would make large logits of it
+
+    def decode(self, hidden: Tensor, context: Context) -> Tensor:
+        """Logits `[B, T, V]`."""
+        return self.head(self.projection(hidden))
 
     def encode(self, batch: Batch) -> tuple[Tensor, Context]:
         """Embedded tokens `[B, T, embedding_size]`."""

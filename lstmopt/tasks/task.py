@@ -46,8 +46,20 @@ class Task(nn.Module):
         self.input_size = spec.input_size
         self.head: nn.Module
 
-    def make_head(self, width: int) -> None:
-        """Make the layer that turns LSTM outputs of `width` features into predictions."""
+    def make_head(self, width: int, per_channel: bool = False) -> None:
+        """Make the layer that turns LSTM outputs of `width` features into predictions.
+
+        Args:
+            width: features of an LSTM output.
+            per_channel: the model reads each input channel by itself and gives `[B, F, width]`.
+
+        Raises:
+            ConfigError: the task cannot use outputs per channel.
+        """
+        if per_channel:
+            raise ConfigError(
+                f"the model reads each series by itself, and task={self.name} has none", "type model=lstm"
+            )
         self.head = nn.Linear(width, self.spec.output_size)
 
     def encode(self, batch: Batch) -> tuple[Tensor, Context]:
