@@ -51,7 +51,7 @@ class KernelReport(pl.Callback):
             if answer.fused:
                 print(f"kernel of {names}: {answer}", flush=True)
             else:
-                warnings.warn(f"{names} runs without a fused kernel: {answer}", stacklevel=2)
+                warnings.warn(f"no fused kernel for {names}: {answer}", stacklevel=2)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Leave no hook behind."""

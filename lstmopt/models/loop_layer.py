@@ -37,9 +37,8 @@ class LoopLayer(nn.Module):
 
     def step(self, inputs: Tensor, h: Tensor, c: Tensor) -> State:
         """The next h and c `[B, H]`, from the input's part `[B, 4 H]` of this step and the last h and c."""
-        gates = inputs + F.linear(h, self.weight_hh)
-        c = cell(gates, c)
-        return torch.sigmoid(gates[:, 3 * self.hidden_size :]) * torch.tanh(c), c
+        o, c = cell(inputs + F.linear(h, self.weight_hh), c)
+        return o * torch.tanh(c), c
 
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """The outputs `[B, T, H]` and the state (h, c), each `[1, B, H]`, after the last step."""
@@ -54,7 +53,7 @@ class LoopLayer(nn.Module):
         return torch.stack(outputs, dim=1), (h[None], c[None])
 
 
-def cell(gates: Tensor, c: Tensor) -> Tensor:
-    """c_t = sigmoid(f) * c_{t-1} + sigmoid(i) * tanh(g), from the gates' sums `[B, 4 H]`."""
-    i, f, g, _ = gates.chunk(4, dim=1)
-    return torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+def cell(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """The output gate sigmoid(o) and the cell sigmoid(f) * c + sigmoid(i) * tanh(g), from sums `[B, 4 H]`."""
+    i, f, g, o = gates.chunk(4, dim=1)
+    return torch.sigmoid(o), torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)

@@ -1,5 +1,6 @@
 """Dropout on recurrent weights that keeps the fused kernel."""
 
+import weakref
 from typing import Any
 
 from torch import Tensor, nn
@@ -54,4 +55,6 @@ def _let_go(lstm: nn.Module, *_: Any) -> None:
     """
     assert isinstance(lstm, nn.LSTM) and isinstance(lstm.parametrizations, nn.ModuleDict)
     for name, parametrization in lstm.parametrizations.items():
-        lstm._flat_weights[lstm._flat_weights_names.index(name)] = parametrization.original
+        place, raw = lstm._flat_weights_names.index(name), parametrization.original
+        assert isinstance(raw, nn.Parameter)
+        lstm._flat_weights[place], lstm._flat_weight_refs[place] = raw, weakref.ref(raw)
