@@ -1,6 +1,7 @@
 """The LightningModule: a task around an LSTM, trained by an optimizer."""
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import Any
 
 import pytorch_lightning as pl
@@ -51,7 +52,8 @@ class LSTMModule(pl.LightningModule):
 
     def training_loss(self, batch: Batch) -> Tensor:
         """The loss of one batch in training; memory options put another way to the same value in its place."""
-        out = self(batch)
+        with self._second_order.forward() if self._second_order else nullcontext():
+            out = self(batch)
         self._evaluated = (out, batch) if self._second_order else None
         return self.task.loss(out, batch)
 
@@ -75,9 +77,10 @@ class LSTMModule(pl.LightningModule):
         (out, batch), self._evaluated = self._evaluated, None
 
         def sampled() -> Tensor:
-            return self.task.loss(out, batch._replace(y=self.task.sample(out.detach(), batch)))
+            drawn = batch._replace(y=self.task.sample(out.detach(), batch))
+            return self.task.loss(out, drawn) * self.task.labels(batch) ** 0.5
 
-        self._second_order.backward(loss, out, sampled)
+        self._second_order.backward(loss, out, sampled, lambda: self.training_loss(batch))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch to the validation metrics."""

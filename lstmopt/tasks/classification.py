@@ -29,6 +29,10 @@ class Classification(Task):
         """Mean cross-entropy; labels of -100 do not count."""
         return F.cross_entropy(out.flatten(0, -2), batch.y.flatten(), ignore_index=IGNORE)
 
+    def labels(self, batch: Batch) -> int:
+        """How many labels there are."""
+        return int((self.labelled(batch).y != IGNORE).sum())
+
     def sample(self, out: Tensor, batch: Batch) -> Tensor:
         """Classes like `batch.y`; a loss ignores those where it ignores a label."""
         drawn = torch.multinomial(out.flatten(0, -2).float().softmax(-1), 1).view_as(batch.y)

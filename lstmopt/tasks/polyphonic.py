@@ -32,6 +32,10 @@ class Polyphonic(Task):
         per_frame = F.binary_cross_entropy_with_logits(out, batch.y.to(out.dtype), reduction="none").sum(-1)
         return (per_frame * mask).sum() / mask.sum()
 
+    def labels(self, batch: Batch) -> int:
+        """How many frames there are; the loss is a mean over them."""
+        return int(valid_steps(batch, batch.y.shape[1]).sum())
+
     def sample(self, out: Tensor, batch: Batch) -> Tensor:
         """Keys `[B, T, K]`, each on or off."""
         return torch.bernoulli(out.float().sigmoid())

@@ -74,6 +74,10 @@ class Task(nn.Module):
         """The scalar to minimise, a mean over labels."""
         raise NotImplementedError
 
+    def labels(self, batch: Batch) -> int:
+        """How many labels `loss` is the mean over."""
+        return batch.y.numel()
+
     def sample(self, out: Tensor, batch: Batch) -> Tensor:
         """Labels like `batch.y`, drawn from the distribution that `out` predicts (for the Fisher information)."""
         raise NotImplementedError

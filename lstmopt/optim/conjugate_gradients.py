@@ -1,0 +1,54 @@
+"""Linear systems whose matrix is known by its products alone."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Solution(NamedTuple):
+    """What conjugate gradients have found.
+
+    Attributes:
+        x: the solution `[n]`.
+        image: the matrix times x `[n]`.
+        negative_curvature: they stopped at a direction d with d A d <= 0.
+    """
+
+    x: Tensor
+    image: Tensor
+    negative_curvature: bool
+
+
+def conjugate_gradients(
+    product: Callable[[Tensor], Tensor], b: Tensor, start: Tensor | None, iterations: int, tolerance: float
+) -> Solution:
+    """Solve A x = b for a symmetric A, which is `product`, in so many iterations at most.
+
+    They end where the residual's norm is below `tolerance` times that of b, and where the curvature along a direction
+    is not positive: then with what was found so far, and with b itself where that is nothing. A start that is worse
+    than zero, by x A x / 2 - b x, is not used.
+
+    Reference: Nocedal & Wright 2006, algorithms 5.2 and 7.1; the start: Martens 2010.
+    """
+    x, image = b.new_zeros(b.shape), b.new_zeros(b.shape)
+    if start is not None and bool(start.any()):
+        start_image = product(start)
+        if start @ start_image / 2 < b @ start:
+            x, image = start.clone(), start_image.clone()
+    residual = b - image
+    direction, squared, goal = residual.clone(), residual @ residual, tolerance**2 * (b @ b)
+    for _ in range(iterations):
+        if squared <= goal:
+            break
+        moved = product(direction)
+        curvature = direction @ moved
+        if not curvature > 0:
+            return Solution(x, image, True) if bool(x.any()) else Solution(b.clone(), product(b), True)
+        length = squared / curvature
+        x += length * direction
+        image += length * moved
+        residual -= length * moved
+        before, squared = squared, residual @ residual
+        direction = residual + squared / before * direction
+    return Solution(x, image, False)

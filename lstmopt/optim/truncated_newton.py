@@ -1,0 +1,166 @@
+"""What natural gradient and Newton-CG share: damped conjugate gradients and the test of the step they give."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import grad
+from torch.optim.optimizer import ParamsT
+
+from lstmopt.errors import ConfigError
+from lstmopt.optim.conjugate_gradients import conjugate_gradients
+from lstmopt.optim.products import Product, flat, split
+from lstmopt.optim.second_order import SecondOrder
+
+
+class TruncatedNewton(SecondOrder):
+    """Minimise the model m(d) = g d + d C d / 2 of the loss by conjugate gradients, step by `lr` d, look, adapt.
+
+    C is a curvature matrix B, which a subclass gives by its products, plus `damping` times I. The loss is evaluated
+    again, on the same batch and with the same dropout, after the step: a step that raises it, or makes it other than
+    finite, is taken back. The ratio of its reduction to the one that the model without damping foretold adapts the
+    damping (Levenberg-Marquardt): above 3/4 it is multiplied by `damping_decay`, below 1/4 divided by it. The last
+    solution times `warm_start` is where the next conjugate gradients begin; after a rejected step they begin at 0.
+
+    The damping, and so what a run goes on with, is in `param_groups`; it is one for all groups.
+
+    Reference: Martens 2010, Deep learning via Hessian-free optimization.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float,
+        damping: float,
+        min_damping: float,
+        damping_decay: float,
+        cg_iterations: int,
+        cg_tolerance: float,
+        warm_start: float,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "damping": damping,
+            "min_damping": min_damping,
+            "damping_decay": damping_decay,
+            "cg_iterations": cg_iterations,
+            "cg_tolerance": cg_tolerance,
+            "warm_start": warm_start,
+        }
+        super().__init__(params, defaults)
+        self._kept: tuple[Tensor, Product, Callable[[], Tensor]] | None = None
+        self._random: list[Tensor] = []
+
+    def curvature(self, loss: Tensor, outputs: Tensor, gradient: tuple[Tensor, ...]) -> Product:
+        """v to B v, for the trained parameters as one vector."""
+        raise NotImplementedError
+
+    @contextmanager
+    def forward(self) -> Iterator[None]:
+        """Remember the random state, and run on torch's own LSTM kernels.
+
+        cuDNN's has no double backward, and oneDNN's is slower here than that of the plain operations.
+        """
+        self._random = _random_state(self.trained()[0].device)
+        onednn = torch.backends.mkldnn.enabled
+        torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
+        try:
+            with torch.backends.cudnn.flags(enabled=False):
+                yield
+        finally:
+            torch.backends.mkldnn.enabled = onednn
+
+    def backward(
+        self, loss: Tensor, outputs: Tensor, sampled: Callable[[], Tensor], again: Callable[[], Tensor]
+    ) -> None:
+        """Fill `grad`, and keep the graph for the products.
+
+        Raises:
+            ConfigError: it is called twice without a step in between.
+        """
+        if self._kept is not None:
+            raise ConfigError(
+                f"{type(self).__name__} cannot accumulate gradients", "type trainer.accumulate_grad_batches=1"
+            )
+        parameters = self.trained()
+        gradient = grad(loss, parameters, create_graph=True, materialize_grads=True)
+        for parameter, value in zip(parameters, gradient, strict=True):
+            parameter.grad = value.detach().clone()
+        self._kept = loss.detach(), self.curvature(loss, outputs, gradient), again
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step from the gradients that `backward` has left, after calling it in `closure`."""
+        result = None
+        if closure is not None:
+            with torch.enable_grad():
+                result = closure()
+        kept, self._kept = self._kept, None
+        parameters = self.trained()
+        if kept is None or any(parameter.grad is None for parameter in parameters):
+            return result
+        loss, product, again = kept
+        group = self.param_groups[0]
+        damping = group["damping"]
+        solution = conjugate_gradients(
+            lambda v: product(v) + damping * v,
+            -flat([p.grad for p in parameters if p.grad is not None]),
+            self._last(parameters) * group["warm_start"],
+            group["cg_iterations"],
+            group["cg_tolerance"],
+        )
+        self._take(parameters, solution.x, solution.image - damping * solution.x, loss, again)
+        return result
+
+    def _take(
+        self, parameters: list[Tensor], direction: Tensor, curved: Tensor, loss: Tensor, again: Callable[[], Tensor]
+    ) -> None:
+        """Make the step, or take it back, and adapt the damping; `curved` is B times the direction."""
+        before = [parameter.clone() for parameter in parameters]
+        gradient = flat([p.grad for p in parameters if p.grad is not None])
+        rates = {p: group["lr"] for group in self.param_groups for p in group["params"]}
+        step = [rates[p] * d for p, d in zip(parameters, split(direction, parameters), strict=True)]
+        bent = [rates[p] * c for p, c in zip(parameters, split(curved, parameters), strict=True)]
+        for parameter, move in zip(parameters, step, strict=True):
+            parameter.add_(move)
+        foretold = gradient @ flat(step) + flat(step) @ flat(bent) / 2
+        change = self._evaluate(again) - loss
+        accepted = bool(change <= 0)
+        if not accepted:  # also where it is not a number
+            for parameter, value in zip(parameters, before, strict=True):
+                parameter.copy_(value)
+        for parameter, part in zip(parameters, split(direction, parameters), strict=True):
+            self.state[parameter]["direction"] = part.clone() if accepted else torch.zeros_like(part)
+        ratio = float(change / foretold) if accepted and foretold < 0 else 0.0
+        for group in self.param_groups:
+            if ratio > 0.75:
+                group["damping"] = max(group["damping"] * group["damping_decay"], group["min_damping"])
+            elif ratio < 0.25:
+                group["damping"] /= group["damping_decay"]
+
+    def _last(self, parameters: list[Tensor]) -> Tensor:
+        return flat([self.state[p].get("direction", torch.zeros_like(p)) for p in parameters])
+
+    def _evaluate(self, again: Callable[[], Tensor]) -> Tensor:
+        """The loss with the random numbers of the last `forward()`; the generators are left as they are."""
+        device = self.trained()[0].device
+        now = _random_state(device)
+        try:
+            _set_random_state(device, self._random)
+            with self.forward():
+                return again().detach()
+        finally:
+            _set_random_state(device, now)
+
+
+def _random_state(device: torch.device) -> list[Tensor]:
+    states = [torch.get_rng_state()]
+    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
+
+
+def _set_random_state(device: torch.device, states: list[Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[1], device)
