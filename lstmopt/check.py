@@ -71,6 +71,18 @@ RANGES = {
     "cell_zoneout": "[0, 1)",
     "hidden_zoneout": "[0, 1)",
     "segment_length": "[1, inf)",
+    "damping": "(0, inf)",
+    "min_damping": "[0, inf)",
+    "damping_decay": "(0, 1)",
+    "cg_iterations": "[1, inf)",
+    "cg_tolerance": "[0, 1)",
+    "warm_start": "[0, 1]",
+    "kl_clip": "(0, inf)",
+    "factor_decay": "[0, 1)",
+    "factor_every": "[1, inf)",
+    "inverse_every": "[1, inf)",
+    "max_size": "[1, inf)",
+    "adam_lr": "(0, inf)",
 }
 
 

@@ -40,6 +40,17 @@ def _on_cpu(cfg: DictConfig, accelerator: str | None = None) -> bool:
 
 _fp16 = lambda cfg: _value("callbacks.precision.precision")(cfg) == "16-mixed"  # noqa: E731
 _clips = lambda cfg: str(_value("callbacks.gradient_clip._target_")(cfg)).endswith("Clipping")  # noqa: E731
+_memory = lambda cfg, *names: str(_value("callbacks.memory._target_")(cfg)).endswith(names)  # noqa: E731
+_accumulates = lambda cfg: cfg.trainer.accumulate_grad_batches != 1 or _memory(cfg, "GradientAccumulation")  # noqa: E731
+
+
+def _optimizer(*names: str) -> Callable[[DictConfig], bool]:
+    return lambda cfg: str(cfg.optimizer._target_).endswith(names)
+
+
+_newton = _optimizer("NaturalGradient", "NewtonCG")  # conjugate gradients on the graph of one batch
+_closure = _optimizer("NaturalGradient", "NewtonCG", ".LBFGS")  # the loss is evaluated several times per step
+_kfac = _optimizer("KFAC")
 
 RULES = [
     Rule(
@@ -110,6 +121,41 @@ RULES = [
         lambda cfg: (cfg.model.get("proj_size") or 0) >= (cfg.model.get("hidden_size") or 1),
         "a projection makes outputs smaller: model.proj_size has to be below model.hidden_size",
         "model.proj_size=0",
+    ),
+    Rule(
+        lambda cfg: _closure(cfg) and _clips(cfg),
+        "this optimizer compares the loss with what the gradient foretells, and needs it unclipped",
+        "gradient_clip=none",
+    ),
+    Rule(
+        lambda cfg: _closure(cfg) and _accumulates(cfg),
+        "this optimizer evaluates one batch several times per step, and gradients cannot be accumulated over batches",
+        "memory=none trainer.accumulate_grad_batches=1",
+    ),
+    Rule(
+        lambda cfg: _closure(cfg) and _memory(cfg, "TBPTT"),
+        "this optimizer evaluates a batch several times, and each time the carried state would go on",
+        "memory=none",
+    ),
+    Rule(
+        lambda cfg: (_newton(cfg) or _kfac(cfg)) and _memory(cfg, "Recompute"),
+        "recomputation never has the whole predictions, and this optimizer needs their curvature",
+        "memory=none",
+    ),
+    Rule(
+        lambda cfg: (_closure(cfg) or _kfac(cfg)) and _fp16(cfg),
+        "fp16 scales the loss, and what this optimizer takes from the loss itself would be wrong or vanish",
+        "precision=fp32",
+    ),
+    Rule(
+        lambda cfg: _newton(cfg) and _value("callbacks.precision.precision")(cfg) == "bf16-mixed",
+        "conjugate gradients need more digits than bf16 has",
+        "precision=fp32",
+    ),
+    Rule(
+        lambda cfg: _kfac(cfg) and cfg.model.get("bidirectional"),
+        "kfac knows one-directional LSTMs only",
+        "model=lstm or optimizer=adam",
     ),
 ]
 

@@ -21,15 +21,21 @@ class Solution(NamedTuple):
 
 
 def conjugate_gradients(
-    product: Callable[[Tensor], Tensor], b: Tensor, start: Tensor | None, iterations: int, tolerance: float
+    product: Callable[[Tensor], Tensor],
+    b: Tensor,
+    start: Tensor | None,
+    preconditioner: Tensor,
+    iterations: int,
+    tolerance: float,
 ) -> Solution:
     """Solve A x = b for a symmetric A, which is `product`, in so many iterations at most.
 
     They end where the residual's norm is below `tolerance` times that of b, and where the curvature along a direction
-    is not positive: then with what was found so far, and with b itself where that is nothing. A start that is worse
-    than zero, by x A x / 2 - b x, is not used.
+    is not positive: then with what was found so far, and with b / preconditioner where that is nothing. The
+    preconditioner `[n]` is a rough, positive guess of the diagonal of A, up to a factor. A start that is worse than
+    zero, by x A x / 2 - b x, is not used.
 
-    Reference: Nocedal & Wright 2006, algorithms 5.2 and 7.1; the start: Martens 2010.
+    Reference: Nocedal & Wright 2006, algorithms 5.3 and 7.1; the start: Martens 2010.
     """
     x, image = b.new_zeros(b.shape), b.new_zeros(b.shape)
     if start is not None and bool(start.any()):
@@ -37,18 +43,20 @@ def conjugate_gradients(
         if start @ start_image / 2 < b @ start:
             x, image = start.clone(), start_image.clone()
     residual = b - image
-    direction, squared, goal = residual.clone(), residual @ residual, tolerance**2 * (b @ b)
+    direction = residual / preconditioner
+    squared, goal = residual @ direction, tolerance**2 * (b @ b)
     for _ in range(iterations):
-        if squared <= goal:
+        if residual @ residual <= goal:
             break
         moved = product(direction)
         curvature = direction @ moved
         if not curvature > 0:
-            return Solution(x, image, True) if bool(x.any()) else Solution(b.clone(), product(b), True)
+            return Solution(x, image, True) if bool(x.any()) else Solution(direction, moved, True)
         length = squared / curvature
         x += length * direction
         image += length * moved
         residual -= length * moved
-        before, squared = squared, residual @ residual
-        direction = residual + squared / before * direction
+        scaled = residual / preconditioner
+        before, squared = squared, residual @ scaled
+        direction = scaled + squared / before * direction
     return Solution(x, image, False)

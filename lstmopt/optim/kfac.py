@@ -61,8 +61,8 @@ class KFAC(SecondOrder):
         lr: learning rate of the blocks; schedules scale Adam's in the same proportion.
         momentum: of the steps.
         damping: see above.
-        kl_clip: the sum over blocks of lr^2 times step times gradient (twice the change of the predictions, in nats) is
-            held below this, by shorter steps.
+        kl_clip: lr^2 d F d, for a step d and the Fisher information F about twice the divergence that the step makes
+            in the predictions, in nats: longer steps are shortened to it, all blocks together.
         factor_decay: decay of the running means of A and G.
         factor_every: steps from one look at A and G to the next.
         inverse_every: steps from one inversion to the next.
@@ -242,8 +242,8 @@ class KFAC(SecondOrder):
             a, g = state["A"].double(), state["G"].double()
             pi = (a.trace() / len(a) / (g.trace() / len(g)).clamp(min=1e-30)).sqrt().clamp(1e-6, 1e6)
             for name, factor, diagonal in (("A", a, pi), ("G", g, 1 / pi)):
-                factor.diagonal().add_(diagonal * group["damping"] ** 0.5)
-                inverse = torch.cholesky_inverse(torch.linalg.cholesky(factor))
+                damped = factor + diagonal * group["damping"] ** 0.5 * torch.eye(len(factor)).to(factor)
+                inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
                 state[f"{name}_inverse"] = inverse.to(state[name].dtype)
         gradient = block.join([p.grad for p in block.parameters if p.grad is not None])
         return state["G_inverse"] @ gradient @ state["A_inverse"]

@@ -31,8 +31,9 @@ class SecondOrder(Optimizer):
         optimizer.step(closure)
 
     after `optimizer.watch(model)`. `LSTMModule` does so; another LightningModule does the first in its `training_step`,
-    the second in its hook `backward`, and `watch` in `configure_optimizers`. A step for which gradients are missing
-    (a clipping callback has thrown out gradients that were not finite) changes nothing.
+    the second in its hook `backward`, and `watch` in `configure_optimizers`, where it also keeps the optimizer for the
+    two (`self.optimizers()` is a copy that Lightning makes). A step for which gradients are missing (a callback has
+    thrown out gradients that were not finite) changes nothing.
     """
 
     def watch(self, model: nn.Module) -> None:

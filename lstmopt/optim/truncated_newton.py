@@ -108,6 +108,7 @@ class TruncatedNewton(SecondOrder):
             lambda v: product(v) + damping * v,
             -flat([p.grad for p in parameters if p.grad is not None]),
             self._last(parameters) * group["warm_start"],
+            self._preconditioner(parameters),
             group["cg_iterations"],
             group["cg_tolerance"],
         )
@@ -139,6 +140,16 @@ class TruncatedNewton(SecondOrder):
                 group["damping"] = max(group["damping"] * group["damping_decay"], group["min_damping"])
             elif ratio < 0.25:
                 group["damping"] /= group["damping_decay"]
+
+    def _preconditioner(self, parameters: list[Tensor]) -> Tensor:
+        """Root of the running mean of squared gradients `[n]` (as Adam's), and a hundredth of their mean."""
+        for parameter in parameters:
+            state, square = self.state[parameter], parameter.grad**2
+            state["looks"] = state.get("looks", 0) + 1
+            new = 1 - min(1 - 1 / state["looks"], 0.99)
+            state["square"] = state["square"].lerp(square, new) if "square" in state else square
+        root = flat([self.state[parameter]["square"] for parameter in parameters]).sqrt()
+        return root + 0.01 * root.mean()
 
     def _last(self, parameters: list[Tensor]) -> Tensor:
         return flat([self.state[p].get("direction", torch.zeros_like(p)) for p in parameters])
