@@ -39,6 +39,7 @@ class LSTMModule(pl.LightningModule):
         self.test_metrics = MetricCollection(dict(task.metrics()), compute_groups=False, prefix="test/")
         self._loss_sum = torch.zeros(())
         self._loss_count = 0
+        self._seed = torch.initial_seed()
         self._second_order: SecondOrder | None = None
         self._evaluated: tuple[Tensor, Batch] | None = None
 
@@ -49,6 +50,10 @@ class LSTMModule(pl.LightningModule):
         if self.model.return_sequences and not self.task.per_step:
             hidden = self.model.last(hidden, batch.lengths)
         return self.task.decode(hidden, context)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Make all random numbers of a step a function of (seed, epoch, batch), so that a resumed run draws the same."""
+        torch.manual_seed(((self._seed * 1_000_003 + self.current_epoch) * 1_000_003 + batch_idx) % 2**63)
 
     def training_loss(self, batch: Batch) -> Tensor:
         """The loss of one batch in training; memory options put another way to the same value in its place."""
