@@ -157,6 +157,26 @@ RULES = [
         "kfac knows one-directional LSTMs only",
         "model=lstm or optimizer=adam",
     ),
+    Rule(
+        lambda cfg: _memory(cfg, "TBPTT") and _task(cfg) in ("Forecasting", "Classification"),
+        "tbptt cuts sequences whose every step has a label, and this task has one label per sequence",
+        "memory=recompute",
+    ),
+    Rule(
+        lambda cfg: _memory(cfg, "TBPTT", "Recompute") and cfg.model.get("bidirectional"),
+        "a model that reads from both ends needs the whole sequence, and this memory option cuts it in time",
+        "model=lstm or memory=accumulate",
+    ),
+    Rule(
+        lambda cfg: _memory(cfg, "Recompute") and _model(cfg) in ("PatchLSTM", "AWDLSTM"),
+        "recomputation cuts sequences in time, and this model works on whole ones (segments, dropout masks)",
+        "model=lstm or memory=accumulate",
+    ),
+    Rule(
+        lambda cfg: _memory(cfg, "GradientAccumulation") and cfg.trainer.accumulate_grad_batches != 1,
+        "gradients would be accumulated twice",
+        "trainer.accumulate_grad_batches=1 or memory=none",
+    ),
 ]
 
 

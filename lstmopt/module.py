@@ -52,7 +52,7 @@ class LSTMModule(pl.LightningModule):
         return self.task.decode(hidden, context)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Make all random numbers of a step a function of (seed, epoch, batch), so that a resumed run draws the same."""
+        """Make a step's random numbers a function of (seed, epoch, batch), so that a resumed run draws the same."""
         torch.manual_seed(((self._seed * 1_000_003 + self.current_epoch) * 1_000_003 + batch_idx) % 2**63)
 
     def training_loss(self, batch: Batch) -> Tensor:

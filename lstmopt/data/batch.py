@@ -14,11 +14,13 @@ class Batch(NamedTuple):
         y: targets: forecasting `[B, H, C]` float32; classification `[B]` int64; language modelling and
             tagging `[B, T]` int64 (-100 = no label); polyphonic `[B, T, K]` float32 of zeros and ones.
         lengths: number of valid steps `[B]` int64; None where every sequence has T steps.
+        starts: the sequences begin here; false where they go on from the batch before.
     """
 
     x: Tensor
     y: Tensor
     lengths: Tensor | None = None
+    starts: bool = True
 
 
 class Split(Protocol):

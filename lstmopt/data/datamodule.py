@@ -58,7 +58,7 @@ class BatchLoader(DataLoader[Batch]):
     batch that would have come next. No global random state is read or advanced.
 
     Args:
-        split: the samples.
+        split: the samples; it may have an order of its own, `indices`.
         batch_size: samples per batch.
         shuffle: a new order every epoch.
         seed: seed of the orders.
@@ -79,7 +79,10 @@ class BatchLoader(DataLoader[Batch]):
         persistent_workers: bool = False,
         pin_memory: bool = False,
     ) -> None:
-        self.indices = BatchIndices(len(split), batch_size, shuffle, seed)
+        order = getattr(split, "indices", None)
+        self.indices = (
+            order(batch_size, shuffle, seed) if order else BatchIndices(len(split), batch_size, shuffle, seed)
+        )
         self._handed_out = 0
         super().__init__(
             _WholeBatches(split),
@@ -116,9 +119,11 @@ class DataModule(pl.LightningDataModule):
 
     Attributes:
         loader: makes the loader of a part from (split, batch_size, shuffle, seed).
+        cut: puts the training part, with its batch size, into pieces of another order.
     """
 
     loader: Callable[..., BatchLoader] = BatchLoader
+    cut: Callable[[Any, int], Any] | None = None
 
     def __init__(self, batch_size: int, seed: int) -> None:
         super().__init__()
@@ -140,11 +145,13 @@ class DataModule(pl.LightningDataModule):
             self.spec, self.splits = self.load()
 
     def _loader(self, part: str) -> BatchLoader:
-        return self.loader(self.splits[part], self.batch_size, shuffle=part == "train", seed=self.seed)
+        return self.loader(self.splits[part], self.batch_size, shuffle=False, seed=self.seed)
 
     def train_dataloader(self) -> BatchLoader:
         """Batches in an order that is a function of (seed, epoch)."""
-        return self._loader("train")
+        split = self.splits["train"]
+        split = self.cut(split, self.batch_size) if self.cut else split
+        return self.loader(split, self.batch_size, shuffle=True, seed=self.seed)
 
     def val_dataloader(self) -> BatchLoader:
         """Batches in order."""

@@ -27,7 +27,8 @@ class Classification(Task):
 
     def loss(self, out: Tensor, batch: Batch) -> Tensor:
         """Mean cross-entropy; labels of -100 do not count."""
-        return F.cross_entropy(out.flatten(0, -2), batch.y.flatten(), ignore_index=IGNORE)
+        total = F.cross_entropy(out.flatten(0, -2), batch.y.flatten(), ignore_index=IGNORE, reduction="sum")
+        return total / (batch.y != IGNORE).sum().clamp(min=1)
 
     def labels(self, batch: Batch) -> int:
         """How many labels there are."""

@@ -30,7 +30,7 @@ class Polyphonic(Task):
         """Negative log-likelihood per frame."""
         mask = valid_steps(batch, out.shape[1])
         per_frame = F.binary_cross_entropy_with_logits(out, batch.y.to(out.dtype), reduction="none").sum(-1)
-        return (per_frame * mask).sum() / mask.sum()
+        return (per_frame * mask).sum() / mask.sum().clamp(min=1)
 
     def labels(self, batch: Batch) -> int:
         """How many frames there are; the loss is a mean over them."""

@@ -204,7 +204,7 @@ def test_a_download_is_checked(tmp_path, monkeypatch):
 
 def test_adding():
     spec, splits = Adding(4, 0, 30, 200).load()
-    x, y, _ = every(splits["train"])
+    x, y, *_ = every(splits["train"])
     assert torch.allclose((x[..., 0] * x[..., 1]).sum(1), y[:, 0, 0])
     assert (x[:, :15, 1].sum(1) == 1).all() and (x[:, 15:, 1].sum(1) == 1).all()
     assert float(((y - 1) ** 2).mean()) == pytest.approx(1 / 6, rel=0.25)
@@ -214,7 +214,7 @@ def test_adding():
 
 def test_copy_memory():
     spec, splits = CopyMemory(4, 0, 7, 50).load()
-    x, y, _ = every(splits["train"])
+    x, y, *_ = every(splits["train"])
     tokens = x.argmax(-1)
     assert x.shape == (50, 27, 10) and (x.sum(-1) == 1).all()
     assert torch.equal(tokens[:, :10], y[:, -10:]) and (y[:, :-10] == 0).all()

@@ -24,7 +24,7 @@ SMALL = [
     "callbacks=none",
     "trainer.accelerator=cpu",
     "trainer.max_epochs=1",
-    "trainer.limit_train_batches=3",
+    "trainer.limit_train_batches=6",
     "trainer.limit_val_batches=1",
 ]
 # warnings that are meant to be seen, and say why
@@ -39,13 +39,13 @@ def data_of(folder):
     """Small data for each task."""
     rng = np.random.default_rng(0)
     (folder / "book.txt").write_text("the quick brown fox jumps over the lazy dog. " * 40)
-    x = rng.random((40, 12, 3), dtype=np.float32)
-    lengths = rng.integers(5, 13, 40)
-    np.savez(folder / "classes.npz", x=x, y=np.arange(40) % 3, lengths=lengths)
-    np.savez(folder / "labels.npz", x=x, y=rng.integers(0, 4, (40, 12)), lengths=lengths)
-    parts = {name: np.empty((1, 12), object) for name in ("traindata", "validdata", "testdata")}
+    x = rng.random((60, 12, 3), dtype=np.float32)
+    lengths = rng.integers(5, 13, 60)
+    np.savez(folder / "classes.npz", x=x, y=np.arange(60) % 3, lengths=lengths)
+    np.savez(folder / "labels.npz", x=x, y=rng.integers(0, 4, (60, 12)), lengths=lengths)
+    parts = {name: np.empty((1, 24), object) for name in ("traindata", "validdata", "testdata")}
     for tunes in parts.values():
-        tunes[0] = [(rng.random((length, 88)) < 0.1).astype(np.float64) for length in rng.integers(6, 14, 12)]
+        tunes[0] = [(rng.random((length, 88)) < 0.1).astype(np.float64) for length in rng.integers(6, 14, 24)]
     (folder / "polymusic").mkdir()
     savemat(folder / "polymusic" / "tiny.mat", parts)
     npz = ["data=npz", "data.val_fraction=0.2", "data.test_fraction=0.2"]
@@ -66,6 +66,8 @@ def composed(row, data):
     """The config of a row, a dict from group to option."""
     overrides = [*data[row.get("task", "forecasting")]]
     overrides += [f"{group}={option}" for group, option in row.items() if group != "task"]
+    if row.get("memory") == "accumulate":
+        overrides.append("callbacks.memory.batches=2")
     return compose("train", [*overrides, *SMALL])
 
 

@@ -1,0 +1,122 @@
+"""Activations computed twice instead of kept."""
+
+from functools import partial
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from lstmopt.data.batch import Batch
+from lstmopt.errors import ConfigError
+from lstmopt.models.sequence_model import State
+from lstmopt.module import LSTMModule
+
+
+class Recompute(pl.Callback):
+    """Keep the LSTM's state every `chunk_length` steps only; the backward pass computes a chunk's activations again.
+
+    With `LSTMModule` the head and the loss are inside the chunk where the task has an output at every step, so that
+    neither outputs nor predictions are ever whole. In another module every `nn.LSTM` is run in chunks, and its output
+    is kept. It costs one more forward pass.
+
+    Args:
+        chunk_length: steps between two kept states; the root of the sequence's length needs the least memory.
+
+    Raises:
+        ConfigError: a model reads from both ends, works channel by channel, or has dropout masks over whole sequences.
+
+    Reference: Chen et al. 2016, Training deep nets with sublinear memory cost; Gruslys et al. 2016.
+    """
+
+    def __init__(self, chunk_length: int = 32) -> None:
+        self.chunk_length = chunk_length
+        self._replaced: list[tuple[nn.Module, str]] = []
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Put the other way to the loss in place."""
+        if stage != "fit":
+            return
+        lstms = [module for module in pl_module.modules() if isinstance(module, nn.LSTM)]
+        if any(lstm.bidirectional for lstm in lstms):
+            raise ConfigError("an LSTM that reads from both ends needs the whole sequence", "type memory=none")
+        if isinstance(pl_module, LSTMModule):
+            if pl_module.model.per_channel:
+                raise ConfigError("this model has few steps to recompute", "type memory=none")
+            self._replace(pl_module, "training_loss", partial(loss_in_chunks, pl_module, self.chunk_length))
+        else:
+            for lstm in lstms:
+                self._replace(lstm, "forward", partial(lstm_in_chunks, lstm, lstm.forward, self.chunk_length))
+
+    def _replace(self, module: nn.Module, name: str, function: Any) -> None:
+        object.__setattr__(module, name, function)
+        self._replaced.append((module, name))
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Leave the module as it was."""
+        while self._replaced:
+            object.__delattr__(*self._replaced.pop())
+
+
+def loss_in_chunks(module: LSTMModule, chunk_length: int, batch: Batch) -> Tensor:
+    """The value and the gradients of `LSTMModule.training_loss`, chunk by chunk."""
+    task, model = module.task, module.model
+    if not task.per_step:
+        return _loss_of_last(module, chunk_length, batch)
+    labels = task.labels(batch)
+
+    def run(part: Batch, state: State | None) -> tuple[Tensor, State]:
+        x, context = task.encode(part)
+        out, state = model(x, part.lengths, state)
+        return task.loss(task.decode(out, context), part), state
+
+    losses = []
+    state: State | None = None
+    for part in _chunks(batch, chunk_length):
+        loss, state = checkpoint(run, part, state, use_reentrant=False)
+        losses.append(loss * (task.labels(part) / max(labels, 1)))
+    return torch.stack(losses).sum()
+
+
+def _loss_of_last(module: LSTMModule, chunk_length: int, batch: Batch) -> Tensor:
+    """For tasks that read one output per sequence: each is taken from the chunk that it lies in."""
+    task, model = module.task, module.model
+    x, context = task.encode(batch)
+
+    def run(x: Tensor, lengths: Tensor | None, state: State | None) -> tuple[Tensor, State]:
+        out, state = model(x, lengths, state)
+        return (model.last(out, lengths) if out.ndim == 3 else out), state
+
+    last: Tensor | None = None
+    state: State | None = None
+    for part in _chunks(batch._replace(x=x, y=batch.y[:, None]), chunk_length):
+        inside = None if part.lengths is None else part.lengths.clamp(min=1)
+        out, state = checkpoint(run, part.x, inside, state, use_reentrant=False)
+        here = None if part.lengths is None else (part.lengths > 0)[:, None].to(out.device)
+        last = out if last is None or here is None else torch.where(here, out, last)
+    assert last is not None
+    return task.loss(task.decode(last, context), batch)
+
+
+def _chunks(batch: Batch, length: int) -> list[Batch]:
+    parts = []
+    for start in range(0, batch.x.shape[1], length):
+        x, y = batch.x[:, start : start + length], batch.y[:, start : start + length]
+        lengths = None if batch.lengths is None else (batch.lengths - start).clamp(0, x.shape[1])
+        parts.append(Batch(x, y, lengths, batch.starts and start == 0))
+    return parts
+
+
+def lstm_in_chunks(
+    lstm: nn.LSTM, forward: Any, chunk_length: int, x: Any, hx: State | None = None
+) -> tuple[Any, State]:
+    """`forward` of an nn.LSTM, chunk by chunk; packed sequences, single sequences and evaluation as they are."""
+    if not isinstance(x, Tensor) or x.ndim != 3 or not torch.is_grad_enabled():
+        return forward(x, hx)
+    outs = []
+    for part in x.split(chunk_length, dim=1 if lstm.batch_first else 0):
+        out, hx = checkpoint(forward, part, hx, use_reentrant=False)
+        outs.append(out)
+    assert hx is not None
+    return torch.cat(outs, dim=1 if lstm.batch_first else 0), hx
