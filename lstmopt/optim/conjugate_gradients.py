@@ -32,16 +32,13 @@ def conjugate_gradients(
 
     They end where the residual's norm is below `tolerance` times that of b, and where the curvature along a direction
     is not positive: then with what was found so far, and with b / preconditioner where that is nothing. The
-    preconditioner `[n]` is a rough, positive guess of the diagonal of A, up to a factor. A start that is worse than
-    zero, by x A x / 2 - b x, is not used.
+    preconditioner `[n]` is a rough, positive guess of the diagonal of A, up to a factor.
 
     Reference: Nocedal & Wright 2006, algorithms 5.3 and 7.1; the start: Martens 2010.
     """
     x, image = b.new_zeros(b.shape), b.new_zeros(b.shape)
     if start is not None and bool(start.any()):
-        start_image = product(start)
-        if start @ start_image / 2 < b @ start:
-            x, image = start.clone(), start_image.clone()
+        x, image = start.clone(), product(start).clone()
     residual = b - image
     direction = residual / preconditioner
     squared, goal = residual @ direction, tolerance**2 * (b @ b)

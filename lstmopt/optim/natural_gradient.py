@@ -16,14 +16,15 @@ class NaturalGradient(TruncatedNewton):
 
     Args:
         params: parameters, groups of them, or (name, parameter) pairs.
-        lr: part of the solution that is stepped by; 1 is the whole of it. Schedules scale the step.
+        lr: part of the solution that is stepped by; 1, the whole of it, fits each batch too well unless it holds all
+            data. Schedules scale the step.
         damping: what is added to the diagonal of F at the start; adapted from step to step.
         min_damping: it does not fall below this.
         damping_decay: factor by which it falls after a step as good as foretold, and its inverse that by which it
             rises after a bad one.
         cg_iterations: products with F per step, at most, and one more for the warm start.
         cg_tolerance: residual, as a part of the gradient's norm, that is good enough.
-        warm_start: part of the last solution that conjugate gradients begin with.
+        warm_start: part of the last solution that conjugate gradients begin with; it is what lets few products do.
 
     Reference: Amari 1998, Natural gradient works efficiently in learning; Martens 2010, 2020.
     """
@@ -31,9 +32,9 @@ class NaturalGradient(TruncatedNewton):
     def __init__(
         self,
         params: ParamsT,
-        lr: float = 1.0,
-        damping: float = 0.1,
-        min_damping: float = 1e-3,
+        lr: float = 0.5,
+        damping: float = 0.01,
+        min_damping: float = 1e-6,
         damping_decay: float = 0.9,
         cg_iterations: int = 2,
         cg_tolerance: float = 1e-3,

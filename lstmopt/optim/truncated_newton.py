@@ -24,10 +24,16 @@ class TruncatedNewton(SecondOrder):
     damping (Levenberg-Marquardt): above 3/4 it is multiplied by `damping_decay`, below 1/4 divided by it. The last
     solution times `warm_start` is where the next conjugate gradients begin; after a rejected step they begin at 0.
 
-    The damping, and so what a run goes on with, is in `param_groups`; it is one for all groups.
+    Conjugate gradients are preconditioned by the root of the running mean of squared gradients. The adapted damping
+    is in `param_groups`, one for all groups. A gradient that is not finite changes nothing.
+
+    Attributes:
+        twice_differentiable: the gradient itself has to be differentiated for the products.
 
     Reference: Martens 2010, Deep learning via Hessian-free optimization.
     """
+
+    twice_differentiable = False
 
     def __init__(
         self,
@@ -85,7 +91,9 @@ class TruncatedNewton(SecondOrder):
                 f"{type(self).__name__} cannot accumulate gradients", "type trainer.accumulate_grad_batches=1"
             )
         parameters = self.trained()
-        gradient = grad(loss, parameters, create_graph=True, materialize_grads=True)
+        gradient = grad(
+            loss, parameters, retain_graph=True, create_graph=self.twice_differentiable, materialize_grads=True
+        )
         for parameter, value in zip(parameters, gradient, strict=True):
             parameter.grad = value.detach().clone()
         self._kept = loss.detach(), self.curvature(loss, outputs, gradient), again
@@ -102,25 +110,33 @@ class TruncatedNewton(SecondOrder):
         if kept is None or any(parameter.grad is None for parameter in parameters):
             return result
         loss, product, again = kept
+        gradient = flat([p.grad for p in parameters if p.grad is not None])
+        if not bool(gradient.isfinite().all()):
+            return result
         group = self.param_groups[0]
         damping = group["damping"]
         solution = conjugate_gradients(
             lambda v: product(v) + damping * v,
-            -flat([p.grad for p in parameters if p.grad is not None]),
+            -gradient,
             self._last(parameters) * group["warm_start"],
             self._preconditioner(parameters),
             group["cg_iterations"],
             group["cg_tolerance"],
         )
-        self._take(parameters, solution.x, solution.image - damping * solution.x, loss, again)
+        self._take(parameters, gradient, solution.x, solution.image - damping * solution.x, loss, again)
         return result
 
     def _take(
-        self, parameters: list[Tensor], direction: Tensor, curved: Tensor, loss: Tensor, again: Callable[[], Tensor]
+        self,
+        parameters: list[Tensor],
+        gradient: Tensor,
+        direction: Tensor,
+        curved: Tensor,
+        loss: Tensor,
+        again: Callable[[], Tensor],
     ) -> None:
         """Make the step, or take it back, and adapt the damping; `curved` is B times the direction."""
         before = [parameter.clone() for parameter in parameters]
-        gradient = flat([p.grad for p in parameters if p.grad is not None])
         rates = {p: group["lr"] for group in self.param_groups for p in group["params"]}
         step = [rates[p] * d for p, d in zip(parameters, split(direction, parameters), strict=True)]
         bent = [rates[p] * c for p, c in zip(parameters, split(curved, parameters), strict=True)]
@@ -144,6 +160,7 @@ class TruncatedNewton(SecondOrder):
     def _preconditioner(self, parameters: list[Tensor]) -> Tensor:
         """Root of the running mean of squared gradients `[n]` (as Adam's), and a hundredth of their mean."""
         for parameter in parameters:
+            assert parameter.grad is not None
             state, square = self.state[parameter], parameter.grad**2
             state["looks"] = state.get("looks", 0) + 1
             new = 1 - min(1 - 1 / state["looks"], 0.99)

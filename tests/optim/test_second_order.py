@@ -145,7 +145,7 @@ def test_conjugate_gradients_solve_and_stop_at_negative_curvature():
 def test_linear_regression_is_solved_in_one_step(cls):
     torch.manual_seed(0)
     net, x, y = nn.Linear(5, 2).double(), torch.randn(40, 5).double(), torch.randn(40, 2).double()
-    optimizer = cls(net.named_parameters(), damping=0.0, cg_iterations=100, cg_tolerance=1e-13)
+    optimizer = cls(net.named_parameters(), lr=1.0, damping=0.0, cg_iterations=100, cg_tolerance=1e-13)
     optimizer.step(closure_of(optimizer, net, x, y))
     exact = torch.linalg.lstsq(torch.cat((x, torch.ones(40, 1).double()), dim=1), y).solution
     torch.testing.assert_close(torch.cat((net.weight.T, net.bias[None])), exact)
@@ -182,6 +182,15 @@ def test_a_bad_step_is_taken_back(cls, lr):
 
 
 @pytest.mark.parametrize("cls", NEWTONS)
+def test_a_gradient_that_is_not_finite_changes_nothing(cls):
+    net, x, y, _ = problem("mse", torch.float32)
+    optimizer, before = cls(net.parameters()), copy.deepcopy(net.state_dict())
+    optimizer.step(closure_of(optimizer, net, x * float("nan"), y))
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    assert optimizer.state_dict()["state"] == {}
+
+
+@pytest.mark.parametrize("cls", NEWTONS)
 def test_the_loss_is_looked_at_with_the_same_dropout(cls):
     net, x, y, _ = problem("mse", torch.float32, dropout=0.5)
     optimizer, seen = cls(net.parameters(), lr=1e-30), []
@@ -207,7 +216,7 @@ def test_lr_scales_the_step(cls):
     moves = []
     for lr in (0.25, 0.5):
         net, x, y, _ = problem("mse")
-        optimizer, before = cls(net.parameters(), lr=lr), flat([*net.parameters()]).detach()
+        optimizer, before = cls(net.parameters(), lr=lr, damping=1.0), flat([*net.parameters()]).detach()
         optimizer.step(closure_of(optimizer, net, x, y))
         moves.append(flat([*net.parameters()]).detach() - before)
     torch.testing.assert_close(2 * moves[0], moves[1])
@@ -216,7 +225,7 @@ def test_lr_scales_the_step(cls):
 @pytest.mark.parametrize("cls", ALL)
 def test_without_gradients_nothing_changes(cls):
     net, x, y, _ = problem("mse", torch.float32)
-    optimizer = cls(net.parameters())
+    optimizer = cls(net.parameters(), damping=1.0)
     optimizer.watch(net)
     for _ in range(3):
         optimizer.step(closure_of(optimizer, net, x, y))
