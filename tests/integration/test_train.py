@@ -12,8 +12,6 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lstmopt.conf_dir import conf_dir
-
 SHORT = ["trainer.max_epochs=2", "data.input_length=52", "data.horizon=4", "model.hidden_size=8"]
 
 
@@ -67,13 +65,12 @@ def test_a_run_leaves_what_the_contract_says(program):
     events = EventAccumulator(str(run)).Reload()
     assert {"val/picture", "test/picture"} <= set(events.Tags()["images"])
     checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
-    assert checkpoint["epoch"] == 2 or checkpoint["epoch"] == 1
+    assert checkpoint["epoch"] == 2
     assert plain(checkpoint["data_spec"]) and plain(checkpoint["callbacks"])
-    assert "test/mse" in done.stdout and "less error" in done.stdout or "more error" in done.stdout
+    assert "test/mse" in done.stdout
+    assert "less error" in done.stdout or "more error" in done.stdout
 
 
-GROUPS = ("optimizer", "lr_scheduler", "gradient_clip", "precision", "profiler", "model", "logger")
-FOUND = [f"{group}={file.stem}" for group in GROUPS for file in sorted(Path(conf_dir(), group).glob("*.yaml"))]
 MORE = [
     "model.return_sequences=true",
     "callbacks=none",
@@ -86,21 +83,11 @@ MORE = [
 ]
 
 
-def test_options_are_found():
-    assert len(FOUND) >= 25
-
-
-@pytest.mark.parametrize("options", [*FOUND, *MORE])
-def test_every_technique_trains(options, program):
-    short = ["data.input_length=16"] if options.startswith("model=") else []  # loops in Python: anomaly mode is slow
-    done = program("trainer=debug", "hydra.run.dir=run", *short, *options.split())
-    if "fp16" in options:
-        assert done.returncode == 2 and "needs a GPU" in done.stderr
-        return
+@pytest.mark.parametrize("options", MORE)
+def test_more_of_what_can_be_typed(options, program):
+    done = program("trainer=debug", "hydra.run.dir=run", *options.split())
     assert done.returncode == 0, done.stderr
     assert results(program.folder / "run")["status"] == "completed"
-    if "profiler" in options and "none" not in options:
-        assert (program.folder / "run" / "profile" / "summary.txt").stat().st_size > 200
 
 
 def test_multirun_compares_its_jobs(program):
@@ -147,8 +134,8 @@ def test_resume_equals_never_having_stopped(extra, program):
     options = [*SHORT[1:], *extra, "data.batch_size=128"]
     assert program(*options, "trainer.max_epochs=4", "hydra.run.dir=whole").returncode == 0
     half = ["trainer.max_epochs=4", "trainer.max_steps=-1", "hydra.run.dir=half"]
-    kill = _start(program.folder, *options, *half, environment={"LSTMOPT_TEST": "1"})
-    _kill_after_epochs(kill, program.folder / "half", 2)
+    kill = _start(program.folder, *options, *half)
+    _kill_after_epochs(kill, 2)
     done = program(*options, *half)
     assert done.returncode == 0 and "going on from" in done.stdout, done.stderr
     whole, resumed = (
@@ -176,7 +163,7 @@ def _start(folder, *arguments, environment=None):
     )
 
 
-def _kill_after_epochs(process, run, epochs):
+def _kill_after_epochs(process, epochs):
     for line in process.stdout:
         if line.startswith(f"epoch {epochs}/"):
             break
