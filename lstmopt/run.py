@@ -97,6 +97,7 @@ def _facts(cfg: DictConfig, parts: Parts, output_dir: Path) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in parts.module.parameters()),
         "seconds_to_first_step": measured.seconds_to_first_step if measured else None,
         "samples_per_second": measured.samples_per_second if measured else None,
+        "gflops_per_second": measured.gflops_per_second if measured else None,
         "peak_memory_mb": results.peak_memory_mb(),
         "checkpoint": "checkpoints/best.ckpt" if kept.is_file() else None,
         "seed": cfg.seed,

@@ -5,14 +5,19 @@ from typing import Any
 
 import psutil
 import pytorch_lightning as pl
-from torch import Tensor
+
+from lstmopt.flops import BatchFlops, samples
 
 
 class Throughput(pl.Callback):
     """Samples per second of training, validation left out; logged per epoch as `throughput/samples_per_second`.
 
+    The operations of the first batch are counted while it runs (matrix products alone, see `lstmopt.flops`), so that
+    `throughput/gflops_per_second` is logged beside it.
+
     Attributes:
         samples_per_second: over the whole run.
+        gflops_per_second: the same in 1e9 floating-point operations, forward and backward.
         seconds_to_first_step: from the start of the process to the end of the first optimizer step.
     """
 
@@ -21,22 +26,36 @@ class Throughput(pl.Callback):
         self._samples, self._seconds = 0, 0.0
         self._epoch = (0, 0.0)
         self._last = 0.0
+        self._flops = BatchFlops()
 
     @property
     def samples_per_second(self) -> float | None:
         """Over the whole run so far."""
         return self._samples / self._seconds if self._seconds else None
 
+    @property
+    def gflops_per_second(self) -> float | None:
+        """Over the whole run so far."""
+        speed = self.samples_per_second
+        return self._flops.per_sample * speed / 1e9 if self._flops.per_sample and speed else None
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
         self._epoch, self._last = (self._samples, self._seconds), time.perf_counter()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the operations of the first batch."""
+        self._flops.start()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count; the time between two ends holds loading and step."""
+        self._flops.stop(batch)
         now = time.perf_counter()
-        self._samples += _size(batch)
+        self._samples += samples(batch)
         self._seconds += now - self._last
         self._last = now
         if self.seconds_to_first_step is None and trainer.global_step:
@@ -48,16 +67,17 @@ class Throughput(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the epoch's speed."""
+        self._flops.stop()
         seconds = self._seconds - self._epoch[1]
         if seconds:
             speed = {"throughput/samples_per_second": (self._samples - self._epoch[0]) / seconds}
+            if self._flops.per_sample:
+                speed["throughput/gflops_per_second"] = (
+                    self._flops.per_sample * speed["throughput/samples_per_second"] / 1e9
+                )
             for logger in trainer.loggers:
                 logger.log_metrics(speed, step=trainer.global_step)
 
-
-def _size(batch: Any) -> int:
-    """Samples in a batch: the first dimension of its first tensor."""
-    if isinstance(batch, Tensor):
-        return len(batch)
-    parts = batch.values() if isinstance(batch, dict) else batch if isinstance(batch, list | tuple) else ()
-    return next((size for size in map(_size, parts) if size), 0)
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Leave nothing behind."""
+        self._flops.stop()
