@@ -86,6 +86,11 @@ RANGES = {
     "inverse_every": "[1, inf)",
     "max_size": "[1, inf)",
     "adam_lr": "(0, inf)",
+    "wait": "[0, inf)",
+    "warmup": "[0, inf)",
+    "active": "[1, inf)",
+    "timed": "[0, inf)",
+    "max_mb": "(0, inf)",
 }
 
 
