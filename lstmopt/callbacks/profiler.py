@@ -4,6 +4,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from lstmopt.callbacks.bottleneck import Bottleneck
+from lstmopt.callbacks.memory_profile import MemoryProfile
+from lstmopt.callbacks.nsight import Nsight
 from lstmopt.callbacks.pytorch_profile import PyTorchProfile
 from lstmopt.callbacks.simple_profile import SimpleProfile
 from lstmopt.errors import ConfigError
@@ -11,6 +14,9 @@ from lstmopt.errors import ConfigError
 KINDS: dict[str, type[pl.Callback]] = {
     "simple": SimpleProfile,
     "pytorch": PyTorchProfile,
+    "memory": MemoryProfile,
+    "bottleneck": Bottleneck,
+    "nsight": Nsight,
 }
 
 

@@ -44,9 +44,8 @@ class Facts:
 
 def advice(facts: Facts) -> list[str]:
     """The bottlenecks, each with what to do about it; one line that says so where there is none."""
-    return [
-        line for line in (_slow_loader(facts), _host_syncs(facts), _tiny_batch(facts), _callbacks(facts)) if line
-    ] or [NONE]
+    rules = (_slow_loader, _host_syncs, _tiny_batch, _callbacks)
+    return [line for line in (rule(facts) for rule in rules) if line] or [NONE]
 
 
 def _slow_loader(facts: Facts) -> str:

@@ -9,6 +9,8 @@ import torch
 from torch.autograd.profiler_util import FunctionEvent
 
 MARK = "lstmopt."  # begins the name of a range that is a phase
+RANGES = (MARK, "ProfilerStep", "Optimizer.step")  # not operators, they hold them
+ALLOCATORS = ("aten::empty", "aten::resize_", "aten::zeros", "aten::new_")  # allocate for the operator that calls them
 SYNCS_CPU = ("aten::_local_scalar_dense", "aten::nonzero")  # item, float, bool, tolist; x[mask]
 SYNCS_CUDA = ("cudaStreamSynchronize",)  # these, and copies to the CPU
 
@@ -73,13 +75,23 @@ def _by_phase(events: list[FunctionEvent]) -> list[Operator]:
     found: dict[tuple[str, str], Operator] = {}
     for event in events:
         k = bisect_right(starts, event.time_range.start) - 1
-        if k < 0 or event.time_range.start > ranges[k][1] or event.name.startswith((MARK, "ProfilerStep")):
+        if k < 0 or event.time_range.start > ranges[k][1] or event.name.startswith(RANGES):
             continue
         phase = ranges[k][2].removeprefix(MARK)
         operator = found.setdefault((event.name, phase), Operator(event.name, phase))
         operator.calls += 1
         operator.cpu_seconds += event.self_cpu_time_total / 1e6
         operator.device_seconds += event.self_device_time_total / 1e6
+        owner = _owner(event)
+        operator = found.setdefault((owner, phase), Operator(owner, phase))
         operator.cpu_bytes += max(event.self_cpu_memory_usage, 0)
         operator.device_bytes += max(event.self_device_memory_usage, 0)
     return list(found.values())
+
+
+def _owner(event: FunctionEvent) -> str:
+    """The operator that an allocation is for."""
+    caller = event
+    while caller.name.startswith(ALLOCATORS) and caller.cpu_parent is not None:
+        caller = caller.cpu_parent
+    return event.name if caller.name.startswith(RANGES) else caller.name

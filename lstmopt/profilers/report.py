@@ -1,6 +1,7 @@
 """Tables as text and as HTML, and where they go."""
 
 import html
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,13 +9,12 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 64rem; margin: 2rem auto; padding: 0 1rem }
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 64rem; margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin: 2rem 0 .3rem } p { margin: .3rem 0 }
 .advice { background: #fff6dc; border-left: 4px solid #d99a00; padding: .6rem 1rem; white-space: pre-wrap }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .4rem 0 }
-th, td { padding: .15rem .8rem .15rem 0; text-align: right; border-bottom: 1px solid #e5e5e5; white-space: nowrap }
+th, td { padding: .15rem 1.2rem .15rem 0; text-align: right; border-bottom: 1px solid #e5e5e5; white-space: nowrap }
 th:first-child, td:first-child { text-align: left; white-space: normal; overflow-wrap: anywhere }
-th { border-bottom: 1px solid #999; font-weight: 600 }
 """
 
 
@@ -22,15 +22,15 @@ class Table(NamedTuple):
     """A titled table; the first column is text, the others are numbers as text."""
 
     title: str
-    columns: tuple[str, ...] = ()
-    rows: list[tuple[str, ...]] = []
+    columns: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
     note: str = ""
 
     def text(self) -> str:
         """Aligned columns."""
         lines = [self.title, *([self.note] if self.note else [])]
         if self.rows:
-            cells = [self.columns, *self.rows]
+            cells: list[Sequence[str]] = [self.columns, *self.rows]
             widths = [max(len(row[k]) for row in cells) for k in range(len(self.columns))]
             for row in cells:
                 first, *others = (
@@ -86,8 +86,8 @@ def write(trainer: pl.Trainer, dirpath: str | None, name: str, text: str, tag: s
     """Write `name`, and the same text on TensorBoard under `tag`."""
     if not trainer.is_global_zero:
         return
-    (folder_of(trainer, dirpath) / name).write_text(text + "\n")
+    (folder_of(trainer, dirpath) / name).write_text(text.strip("\n") + "\n")
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            indented = "\n".join("    " + line for line in text.splitlines())  # Markdown: as it is
+            indented = "\n".join("    " + line for line in text.strip("\n").splitlines())  # Markdown: as it is
             logger.experiment.add_text(tag, indented, trainer.global_step)

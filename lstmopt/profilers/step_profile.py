@@ -12,7 +12,7 @@ from lstmopt.flops import BatchFlops, samples
 from lstmopt.profilers.phases import Phases
 from lstmopt.profilers.recording import MARK, Recording
 
-Stage = Literal["wait", "python", "warmup", "record", "time"]
+Stage = Literal["wait", "tensors", "python", "warmup", "record", "time"]
 
 
 class StepProfile(pl.Callback):

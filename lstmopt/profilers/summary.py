@@ -95,16 +95,15 @@ def sync_table(recording: Recording) -> Table:
     """Where the host reads values of tensors."""
     syncs = recording.syncs()
     rows = [(phase, f"{n:.1f}") for phase, n in syncs.items()]
-    return Table("Values of tensors read by the host", ("phase", "per step"), rows, "" if rows else "None.")
+    note = "None." if not rows else "Those in clip and step are the optimizer's own; callbacks log now and then."
+    return Table("Values of tensors read by the host", ("phase", "per step"), rows, note)
 
 
 def operator_table(profile: StepProfile) -> Table:
     """The operators that take most time, without what they call."""
     recording = profile.recording
     if recording is None:
-        finished, skipped = len(profile.phases.steps), profile.before("record")
-        note = f"No operators: the run has {finished} steps, and recording begins after {skipped}."
-        return Table("Operators", note=note)
+        return Table("Operators", note=_not_recorded(profile))
     on_device = any(operator.device_seconds for operator in recording.operators)
     total = sum(operator.cpu_seconds for operator in recording.operators) or 1e-9
     rows = []
@@ -117,6 +116,25 @@ def operator_table(profile: StepProfile) -> Table:
     calls = sum(operator.calls for operator in recording.operators) / recording.steps
     note = f"Per step, mean of {recording.steps} recorded steps of {calls:.0f} operators."
     return Table("Operators", columns, rows, note)
+
+
+def allocation_table(profile: StepProfile) -> Table:
+    """The operators that allocate most memory."""
+    recording = profile.recording
+    if recording is None:
+        return Table("Allocations", note=_not_recorded(profile))
+    rows = []
+    for o in sorted(recording.operators, key=lambda o: -(o.cpu_bytes + o.device_bytes))[:TOP]:
+        allocated = (o.cpu_bytes + o.device_bytes) / recording.steps / 1e6
+        if allocated >= 5e-4:
+            rows.append((o.name[:60], o.phase, f"{o.calls / recording.steps:.1f}", f"{allocated:.3f}"))
+    note = f"Per step, mean of {recording.steps} recorded steps; what is freed again within the step counts too."
+    return Table("Allocations", ("operator", "phase", "calls", "MB"), rows, note)
+
+
+def _not_recorded(profile: StepProfile) -> str:
+    steps, skipped = len(profile.phases.steps), profile.before("record")
+    return f"No operators: the run has {steps} steps, and recording begins after {skipped}."
 
 
 def memory_table() -> Table:

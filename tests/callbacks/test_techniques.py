@@ -1,15 +1,12 @@
 """The techniques in a plain Trainer, with a module that knows nothing of lstmopt, against loops written by hand."""
 
 import csv
-import gzip
-import json
 import math
-import time
 
 import pytest
 import torch
-from foreign import STEPS_PER_EPOCH, Foreign, fit, loader, sgd, trainer
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from foreign import STEPS_PER_EPOCH, Foreign, fit, sgd
+from pytorch_lightning.loggers import CSVLogger
 
 from lstmopt.callbacks.amp import AMP
 from lstmopt.callbacks.gradient_norm import GradientNorm
@@ -94,58 +91,6 @@ def test_fp16_on_a_cpu_is_refused(tmp_path):
 def test_amp_beside_another_precision_of_the_trainer_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="64-true"):
         fit(tmp_path, AMP("bf16-mixed"), precision="64-true")
-
-
-@pytest.mark.parametrize("kind", ["simple", "pytorch"])
-def test_profile_is_written(kind, tmp_path):
-    fit(tmp_path, Profiler(kind, wait=1, warmup=1, active=2), logger=TensorBoardLogger(tmp_path))
-    summary = (tmp_path / "profile" / "summary.txt").read_text()
-    if kind == "simple":
-        assert "run_training_batch" in summary
-        return
-    assert all(phase in summary for phase in ("data", "forward", "backward", "optimizer"))
-    assert "mkldnn_rnn_layer" in summary or "lstm" in summary
-    with gzip.open(tmp_path / "profile" / "trace.json.gz") as file:
-        events = json.load(file)["traceEvents"]
-    assert sum(event.get("name", "").startswith("ProfilerStep") for event in events) >= 2
-
-
-def test_profile_of_a_run_shorter_than_its_schedule(tmp_path):
-    fit(tmp_path, Profiler("pytorch", wait=100))
-    assert "recording begins after 102" in (tmp_path / "profile" / "summary.txt").read_text()
-
-
-@pytest.mark.parametrize("kind", ["simple", "pytorch"])
-def test_profile_of_a_broken_run(kind, tmp_path):
-    class Breaks(Foreign):
-        def training_step(self, batch, batch_idx):
-            if self.global_step == 3:
-                raise RuntimeError("broken")
-            return super().training_step(batch, batch_idx)
-
-    profiler = Profiler(kind, wait=0, warmup=1, active=5)
-    with pytest.raises(RuntimeError, match="broken"):
-        fit(tmp_path, profiler, module=Breaks())
-    summary = (tmp_path / "profile" / "summary.txt").read_text()
-    assert ("run_training_batch" if kind == "simple" else "Self CPU") in summary
-    assert profiler._profile is None
-
-
-def test_validation_is_no_part_of_a_profiled_step(tmp_path):
-    class SlowValidation(Foreign):
-        def validation_step(self, batch, batch_idx):
-            self.trainer.strategy.clock += 1000
-            super().validation_step(batch, batch_idx)
-
-    profiler = Profiler("pytorch", wait=1, warmup=1, active=10)
-    with pytest.MonkeyPatch.context() as patch:
-        real, slow = time.perf_counter, SlowValidation()
-        run = trainer(tmp_path, profiler, epochs=3)
-        run.strategy.clock = 0
-        patch.setattr("lstmopt.callbacks.profiler.time.perf_counter", lambda: real() + run.strategy.clock)
-        run.fit(slow, loader(), loader())
-    assert run.strategy.clock > 0
-    assert max(profiler._seconds["data"]) < 1000
 
 
 def test_throughput_counts_samples(tmp_path):
