@@ -15,7 +15,7 @@ from lstmopt.callbacks.pytorch_profile import PyTorchProfile
 from lstmopt.profilers.advice import NONE, Facts, advice
 from lstmopt.profilers.phases import PHASES
 
-STEPS = 12
+STEPS = 20
 
 
 class Model(pl.LightningModule):
@@ -37,7 +37,7 @@ class Model(pl.LightningModule):
 
 class Slow(TensorDataset):
     def __getitem__(self, index):
-        time.sleep(0.3 / 64)
+        time.sleep(0.1 / 64)
         return super().__getitem__(index)
 
 
@@ -47,7 +47,7 @@ def batches(batch_size, steps=20, slow=False):
 
 
 PLANTED = {
-    "slow loader": lambda: (Model(32), batches(64, slow=True)),
+    "slow loader": lambda: (Model(16), batches(64, slow=True)),
     "tiny batch": lambda: (Model(64), batches(1, steps=40)),
     "host sync": lambda: (Model(64, reads_values=True), batches(256)),
     None: lambda: (Model(64), batches(256)),
@@ -58,12 +58,11 @@ PLANTED = {
 def test_planted_fault_is_named_first(planted, tmp_path):
     torch.manual_seed(0)
     model, loader = PLANTED[planted]()
-    profiler = PyTorchProfile(wait=2, warmup=1, active=3, timed=4)
+    profiler = PyTorchProfile(wait=2, warmup=1, active=3, timed=12)
     trainer(tmp_path, profiler, GradientNormClipping(1.0), epochs=1).fit(model, loader)
     first, _, rest = (tmp_path / "profile" / "summary.txt").read_text().partition("\n")
     assert first.startswith(f"Bottleneck: {planted}.") if planted else first == NONE
-    if planted != "slow loader":
-        assert "Bottleneck" not in rest, "one fault, one line"
+    assert not any(f"Bottleneck: {other}" in rest for other in PLANTED), "one fault, one line"
     if planted == "host sync":
         assert "reads 4 values" in first
     if planted == "tiny batch":
