@@ -51,13 +51,11 @@ class Phases(Profiler):
         synchronize: wait for the GPU at the end of each phase, so that its kernels count where they were launched.
     """
 
-    def __init__(
-        self, inner: Profiler, mark: Callable[[str], AbstractContextManager] = lambda phase: nullcontext()
-    ) -> None:
+    def __init__(self, inner: Profiler, mark: Callable[[str], AbstractContextManager] = nullcontext) -> None:
         super().__init__()
         self.inner, self.mark = inner, mark
         self.steps: list[Step] = []
-        self.step_ended: Callable[[], None] = lambda: None
+        self.step_ended: Callable[[], None] | None = None
         self.synchronize = torch.cuda.is_initialized()
         self._open: list[tuple[str, str | None]] = []  # hook and phase of all that has begun
         self._seconds: dict[str, float] | None = None  # of the step under way
@@ -117,7 +115,8 @@ class Phases(Profiler):
         self._enter(None)
         self.steps.append(Step(self._seconds, self._evaluations))
         self._seconds, self._trained = None, False
-        self.step_ended()
+        if self.step_ended is not None:
+            self.step_ended()
 
     def _switch(self) -> None:
         if self._seconds is None:

@@ -59,6 +59,24 @@ def test_layers_by_hand(tmp_path):
     assert "aten::mkldnn_rnn_layer" in text
 
 
+def test_a_run_that_breaks_while_the_layers_are_looked_at(tmp_path):
+    class Breaks(Model):
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            if batch_idx == 1:
+                raise RuntimeError("broken")
+            return loss
+
+    model = Breaks()
+    with pytest.raises(RuntimeError, match="broken"):
+        profiled(tmp_path, model)
+    assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in model.modules())
+    x = torch.ones(2, requires_grad=True)
+    assert x.exp().grad_fn._saved_result is not None  # no hook is left on what autograd saves
+    text = (tmp_path / "profile" / "memory.txt").read_text()
+    assert "Layers" in text and "recording begins after 3" in text
+
+
 def test_state_by_optimizer(tmp_path):
     _, rows = profiled(tmp_path, Model(torch.optim.SGD))
     assert rows["all"][2] == "0.000"

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import pickle
 import time
 
 import pytest
@@ -156,6 +157,11 @@ def test_steps_of_another_kind(kind, how, tmp_path):
     module = Foreign(lambda p: torch.optim.LBFGS(p, max_iter=3)) if how == "closure" else Foreign()
     fit(tmp_path, cls(**options), module=module, accumulate_grad_batches=2 if how == "accumulated" else 1)
     assert all(word in (tmp_path / "profile" / file).read_text() for word in SHOWS[kind])
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "nsight"])
+def test_a_profiler_can_be_sent_to_another_process(kind, tmp_path):
+    assert type(pickle.loads(pickle.dumps(Profiler(kind)))) is type(Profiler(kind))
 
 
 def test_training_is_the_same_with_and_without(tmp_path):
