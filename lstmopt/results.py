@@ -33,7 +33,11 @@ def finished(folder: Path, max_epochs: int) -> dict[str, Any] | None:
 
 
 def peak_memory_mb() -> float:
-    """Largest resident memory of this process so far, in MB; on a GPU also see `torch.cuda`."""
+    """Largest memory of this process so far, in MB: resident memory, or on a GPU what torch has held there."""
+    import torch
+
+    if torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated() / 1e6
     unit = 1 if platform.system() == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 

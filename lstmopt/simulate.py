@@ -23,20 +23,23 @@ def simulate(cfg: DictConfig, steps_per_epoch: int, losses: list[float]) -> dict
     """Step the schedule of a config as Lightning would, over an optimizer of one parameter.
 
     Args:
-        cfg: the composed config; `optimizer`, `callbacks.lr_schedule` and `trainer.max_epochs` count.
+        cfg: the composed config; `optimizer`, `callbacks.lr_schedule` and the length of `trainer` count.
         steps_per_epoch: optimizer steps per epoch.
         losses: what the monitored metric would be after each epoch; the last one goes on.
 
     Returns:
         `lr`, and `momentum` where the optimizer has one, at each step.
     """
+    total = cfg.trainer.max_epochs * steps_per_epoch
+    total = total if cfg.trainer.max_steps < 0 else min(total, cfg.trainer.max_steps)
     parameter = nn.Parameter(torch.zeros(1))
     optimizer = make(cfg.optimizer)([("weight", parameter)])
     trainer: Any = SimpleNamespace(
         optimizers=[optimizer],
         strategy=SimpleNamespace(lr_scheduler_configs=[]),
         fit_loop=SimpleNamespace(_combined_loader=None),
-        estimated_stepping_batches=cfg.trainer.max_epochs * steps_per_epoch,
+        estimated_stepping_batches=total,
+        print=print,
         callback_metrics={},
         global_step=0,
         sanity_checking=False,
@@ -50,7 +53,7 @@ def simulate(cfg: DictConfig, steps_per_epoch: int, losses: list[float]) -> dict
     schedule.on_train_start(trainer, module)
     found: dict[str, list[float]] = {"lr": [], "momentum": []}
     for epoch in range(cfg.trainer.max_epochs):
-        for _ in range(steps_per_epoch):
+        for _ in range(min(steps_per_epoch, total - trainer.global_step)):
             group = optimizer.param_groups[0]
             found["lr"].append(float(group["lr"]))
             found["momentum"].append(float(group.get("momentum", group.get("betas", (0.0,))[0])))

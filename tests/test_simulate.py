@@ -69,3 +69,8 @@ def test_mistakes_end_with_code_2(wrong, right, monkeypatch, capsys):
         run(monkeypatch, *wrong)
     assert ended.value.code == 2
     assert right in capsys.readouterr().err
+
+
+def test_a_limit_of_steps_is_the_length(monkeypatch, tmp_path, capsys):
+    run(monkeypatch, "lr_scheduler=one_cycle", "trainer.max_steps=70", "--out", tmp_path / "cycle.png")
+    assert "last 1.2e-08; 70 steps" in capsys.readouterr().out

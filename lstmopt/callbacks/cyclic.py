@@ -52,7 +52,7 @@ class Cyclic(LRSchedule):
             self.step_size_up,
             mode=self.mode,
             gamma=self.gamma,
-            cycle_momentum=self.cycle_momentum and cycles_momentum(optimizer, "cyclic"),
+            cycle_momentum=self.cycle_momentum and cycles_momentum(optimizer, trainer),
             base_momentum=self.base_momentum,
             max_momentum=self.max_momentum,
         )

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
 from lstmopt.errors import ConfigError
+from lstmopt.optim.truncated_newton import TruncatedNewton
 
 MOST_IN_A_ROW = 25
 
@@ -58,7 +58,7 @@ class GradientNorm(pl.Callback):
         if trainer.gradient_clip_val:
             raise ConfigError("gradients would be clipped twice", "leave out the Trainer's gradient_clip_val")
         for optimizer in trainer.optimizers:
-            if isinstance(optimizer, LBFGS):
+            if isinstance(optimizer, LBFGS | TruncatedNewton):
                 raise ConfigError(
                     f"{type(optimizer).__name__} compares the loss with its gradient, which must not be clipped",
                     "type gradient_clip=none",
@@ -68,7 +68,9 @@ class GradientNorm(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
         """Measure, skip or clip, and log now and then."""
-        first, self._step = self._step != trainer.global_step, trainer.global_step
+        if self._step == trainer.global_step:
+            return  # a closure optimizer evaluates again
+        self._step = trainer.global_step
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if not parameters:
             return
@@ -81,7 +83,7 @@ class GradientNorm(pl.Callback):
             return
         self._in_a_row = 0
         self.clip(parameters, norm)
-        if first and trainer.loggers and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if trainer.loggers and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.before, self.after = norm, total_norm(parameters) if self.clips else norm
             _log(trainer, {"grad_norm/before": float(norm), "grad_norm/after": float(self.after)})
 
@@ -98,7 +100,7 @@ class GradientNorm(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say that steps were left out."""
         if self.skipped:
-            rank_zero_info(f"{self.skipped} steps were left out: their gradients were NaN or infinite")
+            trainer.print(f"{self.skipped} steps were left out: their gradients were NaN or infinite")
 
     def state_dict(self) -> dict[str, Any]:
         """The count."""

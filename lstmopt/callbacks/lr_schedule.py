@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.utilities import rank_zero_info
 from pytorch_lightning.utilities.types import LRSchedulerConfig
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -49,11 +48,11 @@ def total_steps(trainer: pl.Trainer) -> int:
     return int(steps)
 
 
-def cycles_momentum(optimizer: Optimizer, schedule: str) -> bool:
+def cycles_momentum(optimizer: Optimizer, trainer: pl.Trainer) -> bool:
     """Whether there is a momentum (or a first beta) to cycle; a missing one is said, and one of 0 stays off."""
     momenta = {group.get("momentum", group.get("betas", (0.0,))[0]) for group in optimizer.param_groups}
     named = {"momentum", "betas"} & set(optimizer.defaults)
     if not named or 0.0 in momenta:
-        rank_zero_info(f"{schedule}: {type(optimizer).__name__} has no momentum to cycle")
+        trainer.print(f"momentum is not cycled: {type(optimizer).__name__} has none")
         return False
     return True

@@ -60,7 +60,7 @@ class OneCycle(LRSchedule):
     def make(self, optimizer: Optimizer, trainer: pl.Trainer) -> LRScheduler:
         """The cycle over the run's length."""
         options = dict(self.options)
-        options["cycle_momentum"] = options["cycle_momentum"] and cycles_momentum(optimizer, "one-cycle")
+        options["cycle_momentum"] = options["cycle_momentum"] and cycles_momentum(optimizer, trainer)
         own = [3 * group["lr"] for group in optimizer.param_groups]
         max_lr = own if self.max_lr is None else self.max_lr
         return _OneCycle(optimizer, max_lr, total_steps=total_steps(trainer), **options)

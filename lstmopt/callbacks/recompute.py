@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lstmopt.data.batch import Batch
 from lstmopt.errors import ConfigError
+from lstmopt.models.locked_dropout import LockedDropout
 from lstmopt.models.sequence_model import State
 from lstmopt.module import LSTMModule
 
@@ -42,8 +43,9 @@ class Recompute(pl.Callback):
         if any(lstm.bidirectional for lstm in lstms):
             raise ConfigError("an LSTM that reads from both ends needs the whole sequence", "type memory=none")
         if isinstance(pl_module, LSTMModule):
-            if pl_module.model.per_channel:
-                raise ConfigError("this model has few steps to recompute", "type memory=none")
+            model = pl_module.model
+            if model.per_channel or any(isinstance(module, LockedDropout) for module in model.modules()):
+                raise ConfigError("this model works on whole sequences (segments, dropout masks)", "type memory=none")
             self._replace(pl_module, "training_loss", partial(loss_in_chunks, pl_module, self.chunk_length))
         else:
             for lstm in lstms:

@@ -20,8 +20,7 @@ class TBPTT(pl.Callback):
     With lstmopt's data, the training part is read as `Chunks`; validation and test stay as they are, so that results
     can be compared with those of other options. Another datamodule has to give batches that go on where the batch
     before stopped; its state begins anew every epoch, or where a batch has an attribute `starts` that is true. Every
-    `nn.LSTM(..., batch_first=True)` that is called without a state gets the carried one. The state is part of a
-    checkpoint.
+    `nn.LSTM` that is called on a tensor without a state gets the carried one. The state is part of a checkpoint.
 
     Args:
         length: steps per piece; None is the text's own length per sample, or 32 for other sequences.
@@ -37,7 +36,7 @@ class TBPTT(pl.Callback):
         self.length, self.random_length = length, random_length
         self.states: list[tuple[Tensor, Tensor] | None] = []
         self._hooks: list[Any] = []
-        self._scale = 1.0
+        self._lengths: list[int] = []
         self._rates: list[float] = []
         self._base = 0
 
@@ -73,8 +72,10 @@ class TBPTT(pl.Callback):
         def hook(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             state, x = self.states[number], args[0]
             given = args[place] if len(args) > place else kwargs.get(name)
-            if not model.training or given is not None or state is None or state[0].shape[1] != len(x):
+            if not model.training or given is not None or state is None or not isinstance(x, Tensor):
                 return None
+            if state[0].shape[1] != x.shape[0 if getattr(model, "batch_first", True) else 1]:
+                return None  # a smaller last batch
             return args[:place], kwargs | {name: (state[0].to(x.device), state[1].to(x.device))}
 
         return hook
@@ -96,8 +97,10 @@ class TBPTT(pl.Callback):
 
     def _scale_rates(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self._rates = [group["lr"] for group in optimizer.param_groups]
+        scale = sum(self._lengths) / len(self._lengths) / self._base if self._lengths else 1.0
+        self._lengths = []
         for group in optimizer.param_groups:
-            group["lr"] *= self._scale
+            group["lr"] *= scale
 
     def _restore_rates(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         for group, rate in zip(optimizer.param_groups, self._rates, strict=True):
@@ -110,7 +113,7 @@ class TBPTT(pl.Callback):
         if getattr(batch, "starts", batch_idx == 0):
             self.states = [None] * len(self.states)
         if self._base and isinstance(batch, tuple):
-            self._scale = batch[0].shape[1] / self._base
+            self._lengths.append(batch[0].shape[1])
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Leave model and data as they were."""

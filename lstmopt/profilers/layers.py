@@ -82,7 +82,7 @@ class KeptForBackward(torch.autograd.graph.saved_tensors_hooks):
             if storage.data_ptr() not in self._given:
                 name = self._inside[-1] if self._inside else OTHER
                 self._bytes.setdefault(storage.data_ptr(), (name, storage.nbytes()))
-        return tensor
+        return tensor.detach()  # an output itself would hold its own graph, and a broken run leave both behind
 
 
 def lstm_estimate(lstm: nn.LSTM, tokens: int) -> int:

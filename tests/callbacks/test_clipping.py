@@ -145,3 +145,19 @@ def test_norms_of_a_closure_optimizer_are_those_at_the_start_of_each_step(tmp_pa
     assert max(map(len, seen.norms.values())) > 1
     assert [step for step, _ in logged] == sorted(seen.norms)
     assert [norm for _, norm in logged] == pytest.approx([norms[0] for norms in seen.norms.values()], rel=1e-5)
+
+
+def test_later_evaluations_of_a_closure_are_left_alone(tmp_path):
+    """A line search may look where the loss is not finite; that is no step to leave out."""
+
+    class Beyond(Foreign):
+        calls = 0
+
+        def training_step(self, batch, batch_idx):
+            self.calls += 1
+            loss = super().training_step(batch, batch_idx)
+            return loss * float("inf") if self.calls % 4 == 2 else loss
+
+    callback, module = GradientNorm(), Beyond(lbfgs)
+    fit(tmp_path, callback, module=module)
+    assert module.calls > 10 and callback.skipped == 0

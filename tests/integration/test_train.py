@@ -88,11 +88,6 @@ def test_more_of_what_can_be_typed(options, program):
     done = program("trainer=debug", "hydra.run.dir=run", *options.split())
     assert done.returncode == 0, done.stderr
     assert results(program.folder / "run")["status"] == "completed"
-<<<<<<< HEAD
-=======
-    if "profiler" in options and "none" not in options and "nsight" not in options:
-        assert max(file.stat().st_size for file in (program.folder / "run" / "profile").glob("*.txt")) > 200
->>>>>>> 5e30646 (Profilers memory, bottleneck and nsight; tests)
 
 
 def test_multirun_compares_its_jobs(program):
