@@ -21,8 +21,8 @@ class GradientNorm(pl.Callback):
     those of the first evaluation of each step.
 
     A step whose norm is NaN or infinite is left out: the gradients are removed, so that weights and optimizer state
-    stay as they are. `grad_norm/skipped_steps` counts them. With fp16 the loss scaler does that, as part of its search
-    for a scale, and nothing is counted.
+    stay as they are; a closure optimizer ends its step there. `grad_norm/skipped_steps` counts them. With fp16 the
+    loss scaler does that, as part of its search for a scale, and nothing is counted.
 
     Args:
         skip_nonfinite: leave such steps out.
@@ -45,14 +45,14 @@ class GradientNorm(pl.Callback):
         self.after: Tensor | None = None
         self.skipped = 0
         self._in_a_row = 0
-        self._step = -1
+        self._step = self._skipped_step = -1
 
     def clip(self, parameters: list[Tensor], norm: Tensor) -> None:
         """Change the gradients, whose 2-norm is `norm`."""
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refuse to clip twice, and to clip where the gradient has to be the loss's own."""
-        self._step = -1
+        self._step = self._skipped_step = -1
         if not self.clips:
             return
         if trainer.gradient_clip_val:
@@ -68,9 +68,7 @@ class GradientNorm(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
         """Measure, skip or clip, and log now and then."""
-        if self._step == trainer.global_step:
-            return  # a closure optimizer evaluates again
-        self._step = trainer.global_step
+        first, self._step = self._step != trainer.global_step, trainer.global_step
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if not parameters:
             return
@@ -79,17 +77,19 @@ class GradientNorm(pl.Callback):
         if self.skip_nonfinite and not scaled and not norm.isfinite():
             for parameter in parameters:
                 parameter.grad = None
-            self._count(trainer)
+            if self._skipped_step != trainer.global_step:
+                self._count(trainer)
             return
-        self._in_a_row = 0
+        self._in_a_row = self._in_a_row if self._skipped_step == trainer.global_step else 0
         self.clip(parameters, norm)
-        if trainer.loggers and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if first and trainer.loggers and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.before, self.after = norm, total_norm(parameters) if self.clips else norm
             _log(trainer, {"grad_norm/before": float(norm), "grad_norm/after": float(self.after)})
 
     def _count(self, trainer: pl.Trainer) -> None:
         self.skipped += 1
         self._in_a_row += 1
+        self._skipped_step = trainer.global_step
         _log(trainer, {"grad_norm/skipped_steps": float(self.skipped)})
         if self._in_a_row == MOST_IN_A_ROW:
             raise ConfigError(

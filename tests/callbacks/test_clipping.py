@@ -147,17 +147,17 @@ def test_norms_of_a_closure_optimizer_are_those_at_the_start_of_each_step(tmp_pa
     assert [norm for _, norm in logged] == pytest.approx([norms[0] for norms in seen.norms.values()], rel=1e-5)
 
 
-def test_later_evaluations_of_a_closure_are_left_alone(tmp_path):
-    """A line search may look where the loss is not finite; that is no step to leave out."""
-
+def test_a_closure_optimizer_ends_a_step_where_the_loss_is_not_finite(tmp_path):
     class Beyond(Foreign):
         evaluations: dict = {}
 
         def training_step(self, batch, batch_idx):
             count = self.evaluations[self.global_step] = self.evaluations.get(self.global_step, 0) + 1
             loss = super().training_step(batch, batch_idx)
-            return loss * float("inf") if count == 2 else loss
+            return loss * float("inf") if count == 2 and self.global_step < 3 else loss
 
     callback, module = GradientNorm(), Beyond(lbfgs)
     fit(tmp_path, callback, module=module)
-    assert max(module.evaluations.values()) >= 2 and callback.skipped == 0
+    assert [module.evaluations[step] for step in range(3)] == [2, 2, 2], "the step went on"
+    assert callback.skipped == 3 and max(module.evaluations.values()) > 2
+    assert all(p.isfinite().all() for p in module.parameters())

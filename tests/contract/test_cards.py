@@ -17,7 +17,7 @@ def test_every_technique_has_notes_and_every_note_a_technique():
     assert {(group, option) for group in NOTES for option in NOTES[group]} == set(OPTIONS)
 
 
-@pytest.mark.parametrize(("group", "option"), OPTIONS, ids="=".join)
+@pytest.mark.parametrize(("group", "option"), OPTIONS, ids=[f"{group}={option}" for group, option in OPTIONS])
 def test_card(group, option):
     card = (CARDS / f"{group}_{option}.md").read_text()
     (keys,) = re.findall(r"```yaml\n(.*?)```", card, re.S)

@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,11 @@ COMMANDS = [
     for line in block.strip().splitlines()
 ]
 PROGRAMS = (["python", "train.py"], ["lstmopt-train"])
+
+
+def simulate(*arguments):
+    command = [sys.executable, "-m", "lstmopt.simulate", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True).returncode
 
 
 def test_there_are_commands():
@@ -29,6 +36,10 @@ def test_command(command, program):
         return
     if words[0] == "tensorboard":
         assert words[1:] == ["--logdir", "outputs"]
+        return
+    if words[0] == "lstmopt-simulate":
+        out = program.folder / "schedule.png"
+        assert simulate(*words[1:], "--out", out) == 0 and out.is_file()
         return
     start = next(start for start in PROGRAMS if words[: len(start)] == start)
     hours = [f"2024-{1 + k // 672:02d}-{1 + k % 672 // 24:02d} {k % 24:02d}:00" for k in range(800)]

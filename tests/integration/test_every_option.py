@@ -23,7 +23,14 @@ AT_LEAST = {
     "logger": 3,
 }
 BOUND = 0.0176
-EPOCHS = {"optimizer=radam": 8, "optimizer=soap": 6, "memory=accumulate": 12, "lr_scheduler=warmup_plateau": 8}
+EPOCHS = {
+    "optimizer=natural_gradient": 2,
+    "optimizer=newton_cg": 2,
+    "optimizer=radam": 8,
+    "optimizer=soap": 6,
+    "memory=accumulate": 12,
+    "lr_scheduler=warmup_plateau": 8,
+}
 REFUSED = {
     "precision=fp16_mixed": "needs a GPU",
     "memory=tbptt": "one label per sequence",
