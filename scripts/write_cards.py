@@ -82,7 +82,7 @@ def figure(group, option, results):
 
 def measured(group, option, results):
     result = results.get(group, {}).get(option)
-    if result is None:
+    if result is None:  # no technique: a part that others are assembled with
         return []
     if "refused" in result:
         reason = "\n".join("    " + line for line in result["refused"].splitlines())
@@ -98,6 +98,12 @@ def measured(group, option, results):
     return [*lines, "", f"![validation loss](figures/{figure(group, option, results)})", ""]
 
 
+def command(group, option):
+    if group == "callbacks" and option not in ("default", "none"):
+        return f"python train.py 'callbacks=[{option}]'"
+    return f"python train.py {group}={option}"
+
+
 def card(group, option, results):
     text = (ROOT / "conf" / group / f"{option}.yaml").read_text()
     note = NOTES[group][option]
@@ -105,24 +111,26 @@ def card(group, option, results):
     lines = [f"# `{group}={option}`", "", summary(text), ""]
     if name and docstring(name):
         lines += [docstring(name), ""]
-    lines += [f"**When.** {note['when']}", "", f"**Cost.** {note['cost']}", ""]
+    lines += [f"**When.** {note['when']}", ""]
+    if note["cost"] != "-":
+        lines += [f"**Cost.** {note['cost']}", ""]
     if note["equation"] != "-":
         lines += [f"**Equation.** {note['equation']}", ""]
     if note["source"] != "-":
         lines += [f"**Source.** {note['source']}", ""]
     if note["verified"] != "-":
         lines += [f"**Verified against.** {note['verified']}.", ""]
-    lines += ["```bash", f"python train.py {group}={option}", "```", "", "```yaml", keys(text), "```", ""]
+    lines += ["```bash", command(group, option), "```", "", "```yaml", keys(text), "```", ""]
     found = measured(group, option, results)
     if found:
         lines += ["Default data, seed 0, one thread, all else as it is by default:", "", *found]
     (CARDS / f"{group}_{option}.md").write_text("\n".join(lines).rstrip() + "\n")
 
 
-def table(link):
+def table(link, groups):
     lines = ["| technique | override | source | verified against |", "|---|---|---|---|"]
-    for group, options in NOTES.items():
-        for option, note in options.items():
+    for group in groups:
+        for option, note in NOTES[group].items():
             if option != "none":
                 name = f"[{option}]({link}{group}_{option}.md)"
                 lines.append(f"| {name} | `{group}={option}` | {note['source']} | {note['verified']} |")
@@ -141,7 +149,11 @@ def main():
         "One page each: what it is, when it is for, what it costs, its source, its keys, and one run on the default",
         "data. One run of one seed shows that a technique works, not that it is better.",
         "",
-        table(""),
+        table("", DEFAULTS),
+        "",
+        "## What they are assembled with",
+        "",
+        table("", [group for group in NOTES if group not in DEFAULTS]),
         "",
     ]
     (CARDS / "README.md").write_text("\n".join(index))
@@ -149,7 +161,7 @@ def main():
     begin, end = "<!-- techniques -->", "<!-- end of techniques -->"
     text = readme.read_text()
     before, rest = text.split(begin)
-    readme.write_text(f"{before}{begin}\n{table('docs/techniques/')}\n{end}{rest.split(end)[1]}")
+    readme.write_text(f"{before}{begin}\n{table('docs/techniques/', DEFAULTS)}\n{end}{rest.split(end)[1]}")
 
 
 if __name__ == "__main__":

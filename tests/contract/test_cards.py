@@ -9,11 +9,12 @@ import yaml
 ROOT = Path(__file__).parents[2]
 CARDS = ROOT / "docs" / "techniques"
 NOTES = yaml.safe_load((CARDS / "notes.yaml").read_text())
-OPTIONS = [(group, file.stem) for group in NOTES for file in sorted((ROOT / "conf" / group).glob("*.yaml"))]
+OPTIONS = [(file.parent.name, file.stem) for file in sorted((ROOT / "conf").glob("*/*.yaml"))]
+TECHNIQUES = ("optimizer", "lr_scheduler", "gradient_clip", "precision", "memory", "model", "profiler", "loader")
 
 
 def test_every_technique_has_notes_and_every_note_a_technique():
-    assert len(OPTIONS) >= 55
+    assert len(OPTIONS) >= 90
     assert {(group, option) for group in NOTES for option in NOTES[group]} == set(OPTIONS)
 
 
@@ -22,14 +23,15 @@ def test_card(group, option):
     card = (CARDS / f"{group}_{option}.md").read_text()
     (keys,) = re.findall(r"```yaml\n(.*?)```", card, re.S)
     assert keys.strip() in (ROOT / "conf" / group / f"{option}.yaml").read_text(), "scripts/write_cards.py is due"
-    for heading in ("**When.**", "**Cost.**", f"python train.py {group}={option}"):
-        assert heading in card
+    assert "**When.**" in card and "python train.py" in card and option in card
     for picture in re.findall(r"!\[.*?\]\((.*?)\)", card):
         assert (CARDS / picture).is_file()
-    assert ("![" in card) != ("is refused" in card), "neither a figure nor a reason"
+    if group in TECHNIQUES:
+        assert "**Cost.**" in card
+        assert ("![" in card) != ("is refused" in card), "neither a figure nor a reason"
 
 
 def test_readme_lists_every_technique():
     readme = (ROOT / "README.md").read_text()
     for group, option in OPTIONS:
-        assert option == "none" or f"`{group}={option}`" in readme, (group, option)
+        assert group not in TECHNIQUES or option == "none" or f"`{group}={option}`" in readme, (group, option)
