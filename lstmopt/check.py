@@ -65,6 +65,7 @@ RANGES = {
     "refresh_seconds": "[0, inf)",
     "batches": "[1, inf)",
     "chunk_length": "[1, inf)",
+    "length": "[1, inf)",
     "ratio": "(0, inf)",
     "proj_size": "[0, inf)",
     "weight_dropout": "[0, 1)",
@@ -106,9 +107,10 @@ def problems(cfg: DictConfig) -> list[str]:
         if value == "???":
             found.append(f"{key} is not set\n  type {key}=...")
         elif isinstance(hint, Unknown):
-            near = difflib.get_close_matches(name, hint.known, n=1)
+            known = [word for word in hint.known if word not in ("self", "params")]
+            near = difflib.get_close_matches(name, known, n=1)
             parent = key.removesuffix(name)
-            instead = f"type {parent}{near[0]}" if near else f"{parent[:-1]} has {', '.join(hint.known)}"
+            instead = f"type {parent}{near[0]}" if near else f"{parent[:-1]} has {', '.join(known)}"
             found.append(f"there is no key {key}\n  {instead}")
         elif hint is not None and not fits(value, hint):
             wanted = f"{describe(hint)}{f' in {interval}' if interval else ''}"
