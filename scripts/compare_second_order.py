@@ -4,9 +4,10 @@
 
 Two tasks (`TASKS`), built from the program's own parts with its defaults. Adam's learning rate is the best of `GRID`,
 by the training loss of the last epoch, mean over seeds; the three others run as their options are. Every optimizer sees
-the same batches from the same weights. Prints a Markdown table: `train/loss` (mean over the last epoch) and the best
-`val/loss`, both as means over seeds; milliseconds per step; and the seconds of training until `train/loss` of an epoch
-was as low as Adam's last, beside the seconds that Adam took ("never" where a seed did not reach it).
+the same batches from the same weights. Prints a Markdown table: `train/loss` (mean over the last epoch) as the
+mean over seeds and seed by seed, and the best `val/loss` as a mean; milliseconds per step; and the mean seconds of
+training until `train/loss` of an epoch was as low as Adam's last, with the number of seeds that came there, beside the
+seconds that Adam took.
 """
 
 import argparse
@@ -92,15 +93,17 @@ def main():
 def row(task, name, runs, adam):
     steps = runs[0][1]
     pairs = [(record, reference) for (record, _), (reference, _) in zip(runs, adam, strict=True)]
-    until = mean([reached(record, reference.train[-1]) for record, reference in pairs])
+    until = [reached(record, reference.train[-1]) for record, reference in pairs]
+    there = [seconds for seconds in until if seconds < float("inf")]
+    losses = [f"{record.train[-1]:.3g}" for record, _ in pairs]
     cells = [
         task,
         name,
         steps,
-        f"{mean(record.train[-1] for record, _ in pairs):.3g}",
+        f"{mean(record.train[-1] for record, _ in pairs):.3g} ({', '.join(losses)})",
         f"{mean(min(record.val) for record, _ in pairs):.3g}",
         f"{1e3 * mean(record.seconds[-1] for record, _ in pairs) / steps:.0f}",
-        f"{until:.1f}" if until < float("inf") else "never",
+        f"{mean(there):.1f} ({len(there)} of {len(until)})" if there else "never",
         f"{mean(reference.seconds[-1] for _, reference in pairs):.1f}",
     ]
     print("| " + " | ".join(map(str, cells)) + " |", flush=True)
