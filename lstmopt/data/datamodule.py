@@ -1,5 +1,6 @@
 """The common part of all data options: splits in memory, read by whole batches, in a repeatable order."""
 
+import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -44,11 +45,30 @@ class BatchIndices(Sampler[Tensor]):
 
 
 class _WholeBatches(Dataset[Batch]):
+    """A split whose samples are batches, asked for by `_Requests`."""
+
     def __init__(self, split: Split) -> None:
         self.split = split
 
-    def __getitem__(self, index: Any) -> Batch:
-        return self.split.batch(index)
+    def __getitem__(self, request: bytes) -> Batch:
+        return self.split.batch(pickle.loads(request))
+
+
+class _Requests(Sampler[bytes]):
+    """Sample numbers as bytes: a worker that gets a tensor asks back for it, which fails while another one ends."""
+
+    def __init__(self, indices: Any) -> None:
+        self.indices = indices
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.indices.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return map(pickle.dumps, self.indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
 
 
 class BatchLoader(DataLoader[Batch]):
@@ -86,7 +106,7 @@ class BatchLoader(DataLoader[Batch]):
         self._handed_out = 0
         super().__init__(
             _WholeBatches(split),
-            sampler=self.indices,
+            sampler=_Requests(self.indices),
             batch_size=None,
             generator=torch.Generator().manual_seed(seed),
             num_workers=num_workers,

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 
 from lstmopt.data.datamodule import BatchIndices, BatchLoader
@@ -88,6 +89,30 @@ def test_loading_leaves_the_global_random_state_alone():
     state = torch.get_rng_state()
     list(BatchLoader(part, 3, True, 7))
     assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_epochs_differ_and_are_the_same_from_every_loader(workers, tmp_path):
+    class Watch(pl.LightningModule):
+        def training_step(self, batch, batch_idx):
+            seen.append((self.current_epoch, batch.y.tolist()))
+
+        def configure_optimizers(self):
+            return None
+
+    seen = []
+    part = Sequences(torch.arange(10.0)[:, None, None], torch.arange(10))
+    loader = BatchLoader(part, 4, True, 7, num_workers=workers, persistent_workers=workers > 0)
+    trainer = pl.Trainer(
+        max_epochs=3, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
+    )
+    trainer.fit(Watch(), loader)
+    epochs = [sum((labels for at, labels in seen if at == epoch), []) for epoch in range(3)]
+    assert all(sorted(labels) == list(range(10)) for labels in epochs) and len(set(map(tuple, epochs))) == 3
+    by_hand = BatchIndices(10, 4, True, 7)
+    for epoch, labels in enumerate(epochs):
+        by_hand.set_epoch(epoch)
+        assert torch.cat(list(by_hand)).tolist() == labels
 
 
 def test_a_batch_is_cut_to_its_longest_sequence():
