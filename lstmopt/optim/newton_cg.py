@@ -33,7 +33,7 @@ class NewtonCG(TruncatedNewton):
     def __init__(
         self,
         params: ParamsT,
-        lr: float = 0.5,
+        lr: float = 0.8,
         damping: float = 0.01,
         min_damping: float = 1e-6,
         damping_decay: float = 0.9,
