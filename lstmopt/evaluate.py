@@ -3,6 +3,7 @@
 import torch
 
 from lstmopt.data.datamodule import DataModule
+from lstmopt.loaders.resident import Resident
 from lstmopt.tasks.task import Task
 
 
@@ -12,7 +13,7 @@ def baselines(task: Task, datamodule: DataModule) -> dict[str, dict[str, float]]
     scores = {}
     for name, predict in task.baselines(datamodule.splits["train"]).items():
         metrics = task.metrics()
-        for batch in datamodule.test_dataloader():
+        for batch in Resident().batches(datamodule.splits["test"], datamodule.batch_size, False, datamodule.seed):
             task.update(metrics, predict(batch), batch)
         scores[name] = {f"test/{key}": float(metric.compute()) for key, metric in metrics.items()}
     sign = -1 if task.higher_is_better else 1

@@ -1,5 +1,7 @@
 """The adding problem, a test of long memory."""
 
+from pathlib import Path
+
 import torch
 
 from lstmopt.data.batch import DataSpec, Split
@@ -24,6 +26,10 @@ class Adding(DataModule):
     def __init__(self, batch_size: int, seed: int, sequence_length: int, n_train: int) -> None:
         super().__init__(batch_size, seed)
         self.sequence_length, self.n_train = sequence_length, n_train
+
+    def files(self) -> list[Path]:
+        """See `DataModule.files`."""
+        return []
 
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         """Draw the sequences."""

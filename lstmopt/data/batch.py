@@ -1,7 +1,7 @@
 """What a loader hands to the model, and what a data set tells about itself."""
 
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -26,10 +26,15 @@ class Batch(NamedTuple):
 class Split(Protocol):
     """One part (train, val or test) of a data set, held in memory and read by whole batches."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
     def __len__(self) -> int: ...
 
     def batch(self, index: Tensor) -> Batch:
         """The samples `index` `[B]` int64 as one batch."""
+
+    def arguments(self) -> dict[str, Any]:
+        """What it was made from: its constructor's arguments, tensors and plain types."""
 
 
 @dataclass(frozen=True)

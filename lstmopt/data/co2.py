@@ -1,6 +1,7 @@
 """The embedded data set: weekly CO2 at Mauna Loa."""
 
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 
@@ -26,6 +27,10 @@ class CO2(DataModule):
     def __init__(self, batch_size: int, seed: int, input_length: int, horizon: int) -> None:
         super().__init__(batch_size, seed)
         self.input_length, self.horizon = input_length, horizon
+
+    def files(self) -> list[Path]:
+        """See `DataModule.files`."""
+        return []
 
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         """Read the embedded record."""

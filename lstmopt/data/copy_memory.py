@@ -1,5 +1,7 @@
 """The copy task, a test of exact memory."""
 
+from pathlib import Path
+
 import torch
 from torch.nn import functional as F
 
@@ -28,6 +30,10 @@ class CopyMemory(DataModule):
     def __init__(self, batch_size: int, seed: int, delay: int, n_train: int) -> None:
         super().__init__(batch_size, seed)
         self.delay, self.n_train = delay, n_train
+
+    def files(self) -> list[Path]:
+        """See `DataModule.files`."""
+        return []
 
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         """Draw the sequences."""

@@ -1,6 +1,7 @@
 """Any CSV file as a forecasting problem."""
 
 from datetime import datetime
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -63,6 +64,10 @@ class CSVFile(DataModule):
         self.input_length, self.horizon, self.stride = input_length, horizon, stride
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
         self.season, self.missing = season, missing
+
+    def files(self) -> list[Path]:
+        """See `DataModule.files`."""
+        return [path] if (path := Path(self.path)).is_file() else []
 
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         """Read and check the file."""

@@ -1,5 +1,7 @@
 """ETTh1: two years of an electricity transformer, hour by hour."""
 
+from pathlib import Path
+
 import numpy as np
 
 from lstmopt.data.batch import DataSpec, Split
@@ -34,9 +36,13 @@ class ETTh1(DataModule):
         self.root, self.target = root, target
         self.input_length, self.horizon = input_length, horizon
 
+    def files(self) -> list[Path]:
+        """See `DataModule.files`."""
+        return [fetch(self.root, "ett/ETTh1.csv", URL, SHA256)]
+
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         """Read the file, or download it first."""
-        table = read(str(fetch(self.root, "ett/ETTh1.csv", URL, SHA256)))
+        table = read(str(self.files()[0]))
         names = [name for name in table.columns if name != "date"]
         for name in self.target or []:
             table.column(name, "data.target")

@@ -1,5 +1,7 @@
 """The Mackey-Glass series, chaotic and smooth."""
 
+from pathlib import Path
+
 import numpy as np
 
 from lstmopt.data.batch import DataSpec, Split
@@ -30,6 +32,10 @@ class MackeyGlass(DataModule):
         super().__init__(batch_size, seed)
         self.tau, self.length = tau, length
         self.input_length, self.horizon = input_length, horizon
+
+    def files(self) -> list[Path]:
+        """See `DataModule.files`."""
+        return []
 
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         """Integrate the equation."""

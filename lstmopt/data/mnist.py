@@ -1,6 +1,7 @@
 """MNIST digits read as sequences."""
 
 import gzip
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -51,6 +52,10 @@ class MNIST(DataModule):
     def __init__(self, batch_size: int, seed: int, root: str, features: int) -> None:
         super().__init__(batch_size, seed)
         self.root, self.features = root, features
+
+    def files(self) -> list[Path]:
+        """See `DataModule.files`."""
+        return [fetch(self.root, f"mnist/{name}", f"{HOME}/{home}", digest) for name, (home, digest) in FILES.items()]
 
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         """Read the four files, or download them first."""

@@ -36,6 +36,10 @@ class NPZ(DataModule):
         super().__init__(batch_size, seed)
         self.path, self.val_fraction, self.test_fraction = path, val_fraction, test_fraction
 
+    def files(self) -> list[Path]:
+        """See `DataModule.files`."""
+        return [path] if (path := Path(self.path)).is_file() else []
+
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         """Read and check the arrays."""
         arrays = self._read()

@@ -1,5 +1,7 @@
 """Polyphonic music as piano rolls."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
@@ -31,11 +33,16 @@ class PolyMusic(DataModule):
         self.root = root
         self.title: str = name
 
+    def files(self) -> list[Path]:
+        """See `DataModule.files`."""
+        name = f"{self.title}.mat"
+        return [fetch(self.root, f"polymusic/{name}", f"{HOME}/{name}", SHA256.get(self.title, ""))]
+
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         """Read the file, or download it first."""
         from scipy.io import loadmat
 
-        path = fetch(self.root, f"polymusic/{self.title}.mat", f"{HOME}/{self.title}.mat", SHA256.get(self.title, ""))
+        (path,) = self.files()
         try:
             content = loadmat(path)
             parts = {part: content[key][0] for part, key in zip(("train", "val", "test"), _NAMES, strict=True)}

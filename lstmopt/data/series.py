@@ -64,20 +64,19 @@ def windows(
     index = [names.index(target) for target in targets]
     splits: dict[str, Split] = {}
     for number, part in enumerate(PARTS):
-        starts = []
+        ranges = []
         for group in ends:
             low = group[0] if number == 0 else max(group[0], group[number] - input_length)
             high = group[number + 1] - input_length - horizon + 1
-            starts.append(torch.arange(low, max(high, low), stride if part == "train" else 1))
-        found = torch.cat(starts)
-        if not len(found):
+            ranges.append(range(low, max(high, low), stride if part == "train" else 1))
+        if not any(map(len, ranges)):
             longest = max(group[number + 1] - (group[0] if number == 0 else group[number]) for group in ends)
             needed = input_length + horizon if number == 0 else horizon
             raise DataError(
                 f"{source} is too short: its {part} part has {longest} rows and a window needs {needed}",
                 "type smaller data.input_length and data.horizon, or give more rows",
             )
-        splits[part] = Windows(series, found, input_length, horizon, index)
+        splits[part] = Windows(series, [numbers for numbers in ranges if numbers], input_length, horizon, index)
     spec = DataSpec(
         task="forecasting",
         input_size=len(names),

@@ -1,5 +1,7 @@
 """The three ways in which samples lie in memory: windows of a series, sequences, and text."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -9,32 +11,55 @@ from lstmopt.data.batch import Batch
 class Windows:
     """Sliding windows of a multivariate series, read by index and never materialised.
 
+    A window is a row of an overlapping view of the series, so that a batch is one gather of long rows; where the
+    windows begin is kept as ranges. Beside the series itself nothing grows with its length.
+
     Args:
         series: `[N, F]` float32, shared by all parts of a data set.
-        starts: first row of each window `[W]` int64.
+        ranges: first rows of the windows, range after range.
         input_length: rows T of input per window.
         horizon: rows H to predict after the input.
         target_index: the C columns to predict.
     """
 
     def __init__(
-        self, series: Tensor, starts: Tensor, input_length: int, horizon: int, target_index: list[int]
+        self, series: Tensor, ranges: list[range], input_length: int, horizon: int, target_index: list[int]
     ) -> None:
-        self.series, self.starts = series, starts
-        self.input_length = input_length
-        self.rows = torch.arange(input_length + horizon)
-        self.target_index = torch.tensor(target_index)
-        self.all_columns = target_index == list(range(series.shape[1]))
+        self.series, self.ranges = series.contiguous(), ranges
+        self.input_length, self.horizon, self.target_index = input_length, horizon, target_index
+        self.device = series.device
+        length, features = input_length + horizon, series.shape[1]
+        self._rows = self.series.as_strided((len(series) - length + 1, length * features), (features, 1))
+        self._shape = (-1, length, features)
+        counts = torch.tensor([len(numbers) for numbers in ranges])
+        self._count = int(counts.sum())
+        self._ends = counts.cumsum(0).to(self.device)
+        self._steps = torch.tensor([numbers.step for numbers in ranges], device=self.device)
+        starts = torch.tensor([numbers.start for numbers in ranges], device=self.device)
+        self._offsets = starts - (self._ends - counts.to(self.device)) * self._steps
+        self._all_columns = target_index == list(range(features))
+        self._targets = torch.tensor(target_index, device=self.device)
+
+    def arguments(self) -> dict[str, Any]:
+        """What it was made from."""
+        names = ("series", "ranges", "input_length", "horizon", "target_index")
+        return {name: getattr(self, name) for name in names}
 
     def __len__(self) -> int:
-        return len(self.starts)
+        return self._count
+
+    def starts(self, index: Tensor) -> Tensor:
+        """First rows of the windows `index` `[B]`."""
+        if len(self.ranges) == 1:
+            return index * self._steps + self._offsets
+        group = torch.searchsorted(self._ends, index, right=True)
+        return index * self._steps[group] + self._offsets[group]
 
     def batch(self, index: Tensor) -> Batch:
         """x `[B, T, F]`, y `[B, H, C]`."""
-        rows = (self.starts[index, None] + self.rows).flatten()
-        window = self.series.index_select(0, rows).view(len(index), len(self.rows), -1)
+        window = self._rows.index_select(0, self.starts(index)).view(self._shape)
         future = window[:, self.input_length :]
-        y = future if self.all_columns else future.index_select(2, self.target_index)
+        y = future if self._all_columns else future.index_select(2, self._targets)
         return Batch(window[:, : self.input_length], y)
 
 
@@ -50,6 +75,11 @@ class Sequences:
 
     def __init__(self, x: Tensor, y: Tensor, lengths: Tensor | None = None, per_step: bool = False) -> None:
         self.x, self.y, self.lengths, self.per_step = x, y, lengths, per_step
+        self.device = x.device
+
+    def arguments(self) -> dict[str, Any]:
+        """What it was made from."""
+        return {"x": self.x, "y": self.y, "lengths": self.lengths, "per_step": self.per_step}
 
     def __len__(self) -> int:
         return len(self.x)
@@ -74,12 +104,17 @@ class Text:
 
     def __init__(self, tokens: Tensor, length: int) -> None:
         count = (len(tokens) - 1) // length
+        self.tokens, self.length, self.device = tokens, length, tokens.device
         self.x = tokens[: count * length].view(count, length)
         self.y = tokens[1 : count * length + 1].view(count, length)
+
+    def arguments(self) -> dict[str, Any]:
+        """What it was made from."""
+        return {"tokens": self.tokens, "length": self.length}
 
     def __len__(self) -> int:
         return len(self.x)
 
     def batch(self, index: Tensor) -> Batch:
         """x `[B, T]`, y `[B, T]`."""
-        return Batch(self.x[index], self.y[index])
+        return Batch(self.x.index_select(0, index), self.y.index_select(0, index))

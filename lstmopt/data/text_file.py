@@ -45,6 +45,10 @@ class TextFile(DataModule):
         self.path, self.level, self.sequence_length = path, level, sequence_length
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
 
+    def files(self) -> list[Path]:
+        """See `DataModule.files`."""
+        return [path] if (path := Path(self.path)).is_file() else []
+
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         """Read the text and number its tokens."""
         text = self._read()

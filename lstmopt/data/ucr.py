@@ -37,6 +37,10 @@ class UCR(DataModule):
         super().__init__(batch_size, seed)
         self.root, self.name, self.val_fraction = root, name, val_fraction
 
+    def files(self) -> list[Path]:
+        """See `DataModule.files`."""
+        return [self._path("TRAIN"), self._path("TEST")]
+
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         """Read both files."""
         train, train_labels = read_ts(self._path("TRAIN"))

@@ -1,0 +1,104 @@
+"""Batches of a split, one after the other."""
+
+import pickle
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from lstmopt.data.batch import Batch, Split
+from lstmopt.data.batch_indices import BatchIndices
+
+
+class _WholeBatches(Dataset[Batch]):
+    """A split whose samples are batches, asked for by `_Requests`."""
+
+    def __init__(self, split: Split) -> None:
+        self.split = split
+
+    def __getitem__(self, request: bytes) -> Batch:
+        return self.split.batch(pickle.loads(request))
+
+
+class _Requests(Sampler[bytes]):
+    """Sample numbers as bytes: a worker that gets a tensor asks back for it, which fails while another one ends."""
+
+    def __init__(self, indices: Any) -> None:
+        self.indices = indices
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.indices.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return map(pickle.dumps, self.indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+class BatchLoader(DataLoader[Batch]):
+    """A `DataLoader` that fetches whole batches and knows where in the epoch it is.
+
+    The batches already handed out are part of a checkpoint, so that a resumed epoch goes on with the
+    batch that would have come next. No global random state is read or advanced. Without processes of its own it reads
+    the split itself and leaves out torch's machinery.
+
+    Args:
+        split: the samples; it may have an order of its own, `indices`.
+        batch_size: samples per batch.
+        shuffle: a new order every epoch.
+        seed: seed of the orders.
+        num_workers: processes that read; 0 reads in the training process.
+        prefetch_factor: batches that each process reads ahead.
+        persistent_workers: keep the processes from epoch to epoch.
+        pin_memory: put batches where a GPU copies them from without waiting.
+        device: where the split lies.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        batch_size: int,
+        shuffle: bool,
+        seed: int,
+        num_workers: int = 0,
+        prefetch_factor: int | None = None,
+        persistent_workers: bool = False,
+        pin_memory: bool = False,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        own_order = getattr(split, "indices", None)
+        self.split = split
+        self.indices = (
+            own_order(batch_size, shuffle, seed)
+            if own_order
+            else BatchIndices(len(split), batch_size, shuffle, seed, device)
+        )
+        self._handed_out = 0
+        super().__init__(
+            _WholeBatches(split),
+            sampler=_Requests(self.indices),
+            batch_size=None,
+            generator=torch.Generator().manual_seed(seed),
+            num_workers=num_workers,
+            prefetch_factor=prefetch_factor,
+            persistent_workers=persistent_workers,
+            pin_memory=pin_memory,
+        )
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        self._handed_out = self.indices.skip
+        direct = self.num_workers == 0 and not self.pin_memory
+        for batch in map(self.split.batch, self.indices) if direct else super().__iter__():
+            self._handed_out += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Batches handed to the trainer in this epoch."""
+        return {"batches": self._handed_out}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on after the saved number of batches; a finished epoch starts the next one."""
+        self.indices.skip = state["batches"] % len(self.indices)

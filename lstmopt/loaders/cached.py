@@ -1,0 +1,113 @@
+"""The data memory-mapped from a cache."""
+
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lstmopt.data.batch import DataSpec, Split
+from lstmopt.data.splits import Sequences, Text, Windows
+from lstmopt.errors import ConfigError
+from lstmopt.loaders.resident import Resident
+
+if TYPE_CHECKING:
+    from lstmopt.data.datamodule import DataModule
+
+KINDS: dict[str, type[Split]] = {kind.__name__: kind for kind in (Windows, Sequences, Text)}
+FORMAT = 1  # of what is written; another one is another key
+
+
+class Cached(Resident):
+    """Keep the prepared arrays in a file, and map it into memory: read and checked once, and then never again.
+
+    The file's name is the digest of what it was made from: the data option with its settings, the content of its
+    files, and the version of lstmopt. It is written beside and moved into place, so that a reader never meets a part of
+    it, and of two processes that write the same one, either may be the last. Pages are read when a batch asks for
+    them, and given back where memory is short. The folder may be deleted at any time.
+
+    Args:
+        folder: where the files are; None is `lstmopt` in `$XDG_CACHE_HOME` or `~/.cache`.
+
+    Raises:
+        ConfigError: the data option does not say which files it reads.
+    """
+
+    def __init__(self, folder: str | None = None) -> None:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        self.folder = Path(folder) if folder else Path(home) / "lstmopt"
+
+    def load(self, datamodule: "DataModule") -> tuple[DataSpec, dict[str, Split]]:
+        """From the cache; what is not there, or not whole, is made."""
+        path = self.folder / f"{key(datamodule)}.pt"
+        if path.is_file():
+            try:
+                return restored(torch.load(path, mmap=True, weights_only=True))
+            except (RuntimeError, EOFError, OSError, KeyError, TypeError, ValueError) as error:
+                print(f"{path} is not whole and is made again: {str(error).splitlines()[0]}")
+        self._write(path, *datamodule.load())
+        return restored(torch.load(path, mmap=True, weights_only=True))
+
+    def _write(self, path: Path, spec: DataSpec, splits: dict[str, Split]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        handle, part = tempfile.mkstemp(dir=self.folder, suffix=".part")
+        os.close(handle)
+        try:
+            torch.save(stored(spec, splits), part)
+            os.replace(part, path)
+        finally:
+            Path(part).unlink(missing_ok=True)
+
+
+def key(datamodule: "DataModule") -> str:
+    """What the prepared arrays depend on, as a digest."""
+    files = datamodule.files()
+    if files is None:
+        name = type(datamodule).__name__
+        raise ConfigError(f"{name} does not say which files it reads, so that no cache is safe", "type loader=resident")
+    digest = hashlib.sha256()
+    settings = {name: value for name, value in vars(datamodule).items() if _plain(value) and name != "batch_size"}
+    about = [FORMAT, version("torch"), _lstmopt(), type(datamodule).__module__, type(datamodule).__qualname__, settings]
+    digest.update(json.dumps(about, sort_keys=True).encode())
+    for path in files:
+        with open(path, "rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _lstmopt() -> str:
+    from lstmopt import __version__
+
+    return __version__
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(map(_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def stored(spec: DataSpec, splits: dict[str, Split]) -> dict[str, Any]:
+    """Plain types and tensors alone; parts that share a tensor share it in the file as well."""
+    parts = {}
+    for name, split in splits.items():
+        arguments = split.arguments()
+        ranges = {k: [[r.start, r.stop, r.step] for r in v] for k, v in arguments.items() if k == "ranges"}
+        parts[name] = {"kind": type(split).__name__, "arguments": arguments | ranges}
+    return {"spec": asdict(spec), "parts": parts}
+
+
+def restored(content: dict[str, Any]) -> tuple[DataSpec, dict[str, Split]]:
+    """From what `stored` made."""
+    splits = {}
+    for name, part in content["parts"].items():
+        arguments = part["arguments"]
+        if "ranges" in arguments:
+            arguments["ranges"] = [range(*bounds) for bounds in arguments["ranges"]]
+        splits[name] = KINDS[part["kind"]](**arguments)
+    return DataSpec(**content["spec"]), splits

@@ -1,0 +1,32 @@
+"""The order that takes no memory: a permutation, and a random one."""
+
+import numpy as np
+import pytest
+
+from lstmopt.data.permutation import Permutation
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 17, 255, 256, 257, 1000, 4097, 100_003])
+def test_every_number_once_in_any_pieces(n):
+    whole = Permutation(n, 0, 1)(0, n)
+    assert np.array_equal(np.sort(whole), np.arange(n))
+    cuts = [0, n // 3, n // 2, n]
+    pieces = [Permutation(n, 0, 1)(start, stop) for start, stop in zip(cuts, cuts[1:], strict=False)]
+    assert np.array_equal(np.concatenate(pieces), whole)
+
+
+def test_every_order_of_four_is_as_likely():
+    orders: dict = {}
+    for seed in range(8400):
+        order = tuple(Permutation(4, 9, seed)(0, 4))
+        orders[order] = orders.get(order, 0) + 1
+    counts = np.array(list(orders.values()))
+    assert len(counts) == 24
+    assert ((counts - 350) ** 2 / 350).sum() < 49.7  # chi-square, 23 degrees of freedom, p = 0.001
+
+
+def test_neighbours_have_nothing_to_do_with_each_other():
+    order = Permutation(100_000, 1, 2)(0, 100_000)
+    steps = np.bincount((np.diff(order) % 100_000) // 1000, minlength=100)
+    assert ((steps - 1000) ** 2 / 1000).sum() < 148.2  # 99 degrees of freedom, p = 0.001
+    assert abs(np.corrcoef(order, np.arange(100_000))[0, 1]) < 0.012
