@@ -1,0 +1,90 @@
+"""As many CPU threads as the model can use."""
+
+import os
+import statistics
+import time
+from typing import Any, Literal
+
+import psutil
+import pytorch_lightning as pl
+import torch
+
+WARM_UP = 3  # steps before the trial: kernels are made, memory is fetched
+ROUNDS = 5
+
+
+class Threads(pl.Callback):
+    """Try 1, 2, 4 ... threads in turn on the first training steps, and go on with the fastest number.
+
+    A small LSTM is slower with two threads than with one. The steps of the trial are steps of the training, so that it
+    costs nothing but their slower half. Nothing is tried on a GPU, nor where `OMP_NUM_THREADS` is set, as parallel
+    sweeps do. The choice is printed and kept in checkpoints: a sum may be rounded in another way by other threads.
+
+    Args:
+        count: `auto`, or the number of threads.
+
+    Attributes:
+        chosen: the number in use; None as long as nothing is decided.
+        seconds: median seconds per step by number of threads.
+    """
+
+    def __init__(self, count: int | Literal["auto"] = "auto") -> None:
+        self.count = count
+        self.chosen: int | None = None
+        self.seconds: dict[int, float] = {}
+        self._times: dict[int, list[float]] = {}
+        self._before = torch.get_num_threads()
+        self._step = 0
+        self._began = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Decide what there is to try."""
+        self._before, self._times, self._step = torch.get_num_threads(), {}, 0
+        if self.count != "auto":
+            self.chosen = self.count
+        elif self.chosen is None and (trainer.strategy.root_device.type != "cpu" or "OMP_NUM_THREADS" in os.environ):
+            self.chosen = self._before
+        if self.chosen is not None:
+            torch.set_num_threads(self.chosen)
+            return
+        cores = psutil.cpu_count(logical=False) or 1
+        self._times = {number: [] for number in (2**k for k in range(cores.bit_length())) if number <= cores}
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Take the next number."""
+        if self._times and self.chosen is None:
+            numbers = list(self._times)
+            torch.set_num_threads(numbers[self._step % len(numbers)])
+            self._began = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count; decide when each number had its rounds."""
+        if not self._times or self.chosen is not None:
+            return
+        numbers = list(self._times)
+        if self._step >= WARM_UP * len(numbers):
+            self._times[numbers[self._step % len(numbers)]].append(time.perf_counter() - self._began)
+        self._step += 1
+        if min(map(len, self._times.values())) == ROUNDS:
+            self.seconds = {number: statistics.median(times) for number, times in self._times.items()}
+            self.chosen = min(self.seconds, key=self.seconds.__getitem__)
+            torch.set_num_threads(self.chosen)
+            tried = ", ".join(f"{number}: {1e3 * seconds:.1f} ms" for number, seconds in self.seconds.items())
+            print(f"threads: {self.chosen} (a step with {tried})", flush=True)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Leave torch as it was."""
+        if stage == "fit":
+            torch.set_num_threads(self._before)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The choice."""
+        return {"chosen": self.chosen}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with it."""
+        self.chosen = state_dict["chosen"]

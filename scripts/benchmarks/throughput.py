@@ -1,0 +1,120 @@
+"""Training windows per second: lstmopt with everything on, beside a loop written by hand.
+
+    python scripts/benchmarks/throughput.py --data-root DIR [--repeats 5] [--steps 200]
+
+ETTh1, the oil temperature alone, 96 hours to the next 24, one layer of 64 units, batches of 64 windows, Adam, one
+thread. lstmopt runs as its program does: progress, TensorBoard, checkpoints, learning rate and gradient norms logged,
+clipping by norm. The hand loop is the least that trains the same network: `nn.LSTM`, a linear head on its last output,
+batches by one gather of rows out of the series, mean squared error, no clipping, nothing logged. Every figure is taken
+in a process of its own, in turns; warm-up, validation and start are left out.
+"""
+
+import argparse
+import tempfile
+import time
+from contextlib import suppress
+
+import torch
+
+WARM_UP = 20
+INPUT, HORIZON, HIDDEN, BATCH = 96, 24, 64, 64
+
+
+def series(root):
+    """Standardised, `[N, 1]`, the training part."""
+    from pathlib import Path
+
+    lines = Path(root, "ett", "ETTh1.csv").read_text().splitlines()
+    values = torch.tensor([float(line.rsplit(",", 1)[1]) for line in lines[1:]])
+    values = values[: round(len(values) * 0.7)]
+    return ((values - values.mean()) / values.std())[:, None]
+
+
+def hand(options):
+    """Windows per second of the loop by hand."""
+    data = series(options.data_root)
+    rows = torch.arange(INPUT + HORIZON)
+    lstm, head = torch.nn.LSTM(1, HIDDEN, batch_first=True), torch.nn.Linear(HIDDEN, HORIZON)
+    optimizer = torch.optim.Adam([*lstm.parameters(), *head.parameters()], lr=1e-3)
+    clock = Clock(options.steps)
+    while True:
+        order = torch.randperm(len(data) - len(rows) + 1)
+        for index in order.split(BATCH)[:-1]:
+            window = data[index[:, None] + rows]
+            out, _ = lstm(window[:, :INPUT])
+            loss = ((head(out[:, -1]) - window[:, INPUT:, 0]) ** 2).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if clock.tick():
+                return clock.speed
+
+
+class Done(Exception):
+    """The last step has ended."""
+
+
+class Clock:
+    """The speed of `steps` steps after the warm-up."""
+
+    def __init__(self, steps):
+        self.steps, self.count, self.began, self.speed = steps, 0, 0.0, 0.0
+
+    def tick(self):
+        """A step has ended; true when it was the last one."""
+        self.count += 1
+        if self.count == WARM_UP:
+            self.began = time.perf_counter()
+        if self.count < WARM_UP + self.steps:
+            return False
+        self.speed = self.steps * BATCH / (time.perf_counter() - self.began)
+        return True
+
+
+def lstmopt(options, *overrides):
+    """Windows per second of the program."""
+    import pytorch_lightning as pl
+    from hydra import compose, initialize_config_dir
+
+    from lstmopt.build import build
+    from lstmopt.conf_dir import conf_dir
+    from lstmopt.run import quiet
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, trainer, *_):
+            if clock.tick():
+                raise Done
+
+    clock = Clock(options.steps)
+    data = ["data=csv", f"data.path={options.data_root}/ett/ETTh1.csv", "data.target=OT", "data.features=[]"]
+    with tempfile.TemporaryDirectory() as folder:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            cfg = compose("train", [*data, f"logger.tensorboard.save_dir={folder}", *overrides])
+        quiet()
+        parts = build(cfg, folder)
+        parts.trainer.callbacks.append(Watch())
+        with suppress(Done):
+            parts.trainer.fit(parts.module, datamodule=parts.datamodule)
+    return clock.speed
+
+
+CONTESTANTS = {
+    "hand": hand,
+    "lstmopt": lstmopt,
+    "lstmopt bf16": lambda options: lstmopt(options, "precision=bf16_mixed"),
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-root", required=True)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--one", choices=list(CONTESTANTS), help="this one alone, in this process")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    print(CONTESTANTS[options.one](options))
+
+
+if __name__ == "__main__":
+    main()

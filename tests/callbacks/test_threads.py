@@ -1,0 +1,59 @@
+"""The number of threads: tried on the first steps, kept in checkpoints, left as it was."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from foreign import Foreign, fit
+
+from lstmopt.callbacks.threads import ROUNDS, WARM_UP, Threads
+
+
+class Slow(Foreign):
+    """Slower with every number of threads but one, by a clock of its own."""
+
+    def __init__(self, fast):
+        super().__init__()
+        self.fast, self.used, self.now = fast, [], 0.0
+
+    def training_step(self, batch, batch_idx):
+        self.used.append(torch.get_num_threads())
+        self.now += 1.0 if self.used[-1] == self.fast else 1.5
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.fixture
+def four_cores(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("psutil.cpu_count", lambda logical: 4)
+    before = torch.get_num_threads()
+    yield before
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("fast", [1, 2, 4])
+def test_the_fastest_number_is_found(fast, four_cores, tmp_path, capsys, monkeypatch):
+    callback, module = Threads(), Slow(fast)
+    monkeypatch.setattr("lstmopt.callbacks.threads.time", SimpleNamespace(perf_counter=lambda: module.now))
+    fit(tmp_path, callback, module=module, epochs=6)
+    trial = 3 * (WARM_UP + ROUNDS)
+    assert module.used[:trial] == [1, 2, 4] * (WARM_UP + ROUNDS)
+    assert module.used[trial:] == [fast] * (30 - trial) and callback.chosen == fast
+    assert f"threads: {fast} (" in capsys.readouterr().out
+
+
+def test_a_resumed_run_keeps_the_choice(four_cores, tmp_path, monkeypatch):
+    module = Slow(2)
+    monkeypatch.setattr("lstmopt.callbacks.threads.time", SimpleNamespace(perf_counter=lambda: module.now))
+    _, run = fit(tmp_path, Threads(), module=module, epochs=6)
+    run.save_checkpoint(tmp_path / "last.ckpt")
+    module, _ = fit(tmp_path, Threads(), module=Slow(4), epochs=7, ckpt_path=tmp_path / "last.ckpt")
+    assert module.used == [2] * 5
+
+
+def test_a_number_that_was_typed_or_set_is_taken(four_cores, tmp_path, monkeypatch):
+    module, _ = fit(tmp_path, Threads(2), module=Slow(1))
+    assert set(module.used) == {2}
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    module, _ = fit(tmp_path, Threads(), module=Slow(2))
+    assert set(module.used) == {four_cores}
