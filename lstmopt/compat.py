@@ -39,6 +39,7 @@ def _on_cpu(cfg: DictConfig, accelerator: str | None = None) -> bool:
 
 
 _fp16 = lambda cfg: _value("callbacks.precision.precision")(cfg) == "16-mixed"  # noqa: E731
+_bf16 = lambda cfg: bool(_value("callbacks.precision._target_")(cfg)) and not _fp16(cfg)  # noqa: E731
 _clips = lambda cfg: str(_value("callbacks.gradient_clip._target_")(cfg)).endswith("Clipping")  # noqa: E731
 _memory = lambda cfg, *names: str(_value("callbacks.memory._target_")(cfg)).endswith(names)  # noqa: E731
 _accumulates = lambda cfg: cfg.trainer.accumulate_grad_batches != 1 or _memory(cfg, "GradientAccumulation")  # noqa: E731
@@ -148,7 +149,7 @@ RULES = [
         "precision=fp32",
     ),
     Rule(
-        lambda cfg: _newton(cfg) and _value("callbacks.precision.precision")(cfg) == "bf16-mixed",
+        lambda cfg: _newton(cfg) and _bf16(cfg),
         "conjugate gradients need more digits than bf16 has",
         "precision=fp32",
     ),

@@ -164,7 +164,6 @@ class Hooks:
         module = trainer.lightning_module
         self.trainer, self.module, self.state = trainer, module, vars(module)
         self.device = trainer.strategy.root_device
-        self.plugin = trainer.precision_plugin
         self.takes_index = is_param_in_hook_signature(module.training_step, "batch_idx", min_args=2)
         self.callbacks = {
             name: [getattr(callback, name) for callback in trainer.callbacks if is_overridden(name, callback)]  # type: ignore[attr-defined]
@@ -187,7 +186,7 @@ class Hooks:
     def training_step(self, batch: Any, batch_idx: int) -> ClosureResult:
         """The module's step, in its number format."""
         before, self.state["_current_fx_name"] = self.state["_current_fx_name"], "training_step"
-        with self.plugin.train_step_context():
+        with self.trainer.strategy.precision_plugin.train_step_context():
             output = (
                 self.module.training_step(batch, batch_idx) if self.takes_index else self.module.training_step(batch)
             )
