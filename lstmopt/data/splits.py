@@ -32,11 +32,11 @@ class Windows:
         self._rows = self.series.as_strided((len(series) - length + 1, length * features), (features, 1))
         self._shape = (-1, length, features)
         counts = torch.tensor([len(numbers) for numbers in ranges])
-        self._count = int(counts.sum())
-        self._ends = counts.cumsum(0).to(self.device)
-        self._steps = torch.tensor([numbers.step for numbers in ranges], device=self.device)
-        starts = torch.tensor([numbers.start for numbers in ranges], device=self.device)
-        self._offsets = starts - (self._ends - counts.to(self.device)) * self._steps
+        ends = counts.cumsum(0)
+        self._count = int(ends[-1])
+        steps = torch.tensor([numbers.step for numbers in ranges])
+        offsets = torch.tensor([numbers.start for numbers in ranges]) - (ends - counts) * steps
+        self._ends, self._steps, self._offsets = (part.to(self.device) for part in (ends, steps, offsets))
         self._all_columns = target_index == list(range(features))
         self._targets = torch.tensor(target_index, device=self.device)
 
@@ -51,7 +51,8 @@ class Windows:
     def starts(self, index: Tensor) -> Tensor:
         """First rows of the windows `index` `[B]`."""
         if len(self.ranges) == 1:
-            return index * self._steps + self._offsets
+            (only,) = self.ranges
+            return (index if only.step == 1 else index * only.step) + only.start
         group = torch.searchsorted(self._ends, index, right=True)
         return index * self._steps[group] + self._offsets[group]
 

@@ -6,7 +6,7 @@ import pytest
 from lstmopt.data.permutation import Permutation
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 17, 255, 256, 257, 1000, 4097, 100_003])
+@pytest.mark.parametrize("n", [1, 2, 3, 17, 4096, 4097, 8191, 8192, 8193, 100_003])
 def test_every_number_once_in_any_pieces(n):
     whole = Permutation(n, 0, 1)(0, n)
     assert np.array_equal(np.sort(whole), np.arange(n))
@@ -15,14 +15,15 @@ def test_every_number_once_in_any_pieces(n):
     assert np.array_equal(np.concatenate(pieces), whole)
 
 
-def test_every_order_of_four_is_as_likely():
-    orders: dict = {}
-    for seed in range(8400):
-        order = tuple(Permutation(4, 9, seed)(0, 4))
-        orders[order] = orders.get(order, 0) + 1
-    counts = np.array(list(orders.values()))
-    assert len(counts) == 24
-    assert ((counts - 350) ** 2 / 350).sum() < 49.7  # chi-square, 23 degrees of freedom, p = 0.001
+@pytest.mark.parametrize("small", [0, 4096])
+def test_every_number_stands_everywhere_as_often(small, monkeypatch):
+    monkeypatch.setattr("lstmopt.data.permutation.SMALL", small)
+    n, orders = 60, 3000
+    counts = np.zeros((n, n))
+    for seed in range(orders):
+        counts[np.arange(n), Permutation(n, 11, seed)(0, n)] += 1
+    expected = orders / n
+    assert ((counts - expected) ** 2 / expected).sum() < 3743  # chi-square, 59 * 59 degrees of freedom, p = 0.001
 
 
 def test_neighbours_have_nothing_to_do_with_each_other():
