@@ -1,29 +1,37 @@
 """Training windows per second: lstmopt with everything on, beside a loop written by hand.
 
-    python scripts/benchmarks/throughput.py --data-root DIR [--repeats 5] [--steps 200]
+    python scripts/benchmarks/throughput.py --data-root DIR [--repeats 5] [--steps 100] [--peers .venv-peers]
 
 ETTh1, the oil temperature alone, 96 hours to the next 24, one layer of 64 units, batches of 64 windows, Adam, one
 thread. lstmopt runs as its program does: progress, TensorBoard, checkpoints, learning rate and gradient norms logged,
 clipping by norm. The hand loop is the least that trains the same network: `nn.LSTM`, a linear head on its last output,
 batches by one gather of rows out of the series, mean squared error, no clipping, nothing logged. Every figure is taken
-in a process of its own, in turns; warm-up, validation and start are left out.
+in a process of its own, in turns; warm-up, validation and start are left out. Other frameworks (`peers.py`) take part
+where the environment of `peers-requirements.txt` is there. What bfloat16 costs is measured by two whole trainings of 3
+epochs, the best `val/loss` of each.
 """
 
 import argparse
+import json
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import torch
+from in_turns import finish, in_turns, number_from, row
 
+FOLDER = Path(__file__).parent
+ROOT = FOLDER.parents[1]
 WARM_UP = 20
 INPUT, HORIZON, HIDDEN, BATCH = 96, 24, 64, 64
 
 
 def series(root):
     """Standardised, `[N, 1]`, the training part."""
-    from pathlib import Path
-
     lines = Path(root, "ett", "ETTh1.csv").read_text().splitlines()
     values = torch.tensor([float(line.rsplit(",", 1)[1]) for line in lines[1:]])
     values = values[: round(len(values) * 0.7)]
@@ -71,6 +79,20 @@ class Clock:
         return True
 
 
+def work(options):
+    """The overrides that say what is trained."""
+    return ["data=csv", f"data.path={options.data_root}/ett/ETTh1.csv", "data.target=OT", "data.features=[]"]
+
+
+def val_loss(options, precision):
+    """Best validation loss of 3 epochs."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, str(ROOT / "train.py"), *work(options), f"precision={precision}"]
+        command += ["trainer.max_epochs=3", f"hydra.run.dir={folder}/run"]
+        subprocess.run(command, check=True, capture_output=True)
+        return json.loads(Path(folder, "run", "results.json").read_text())["best"]
+
+
 def lstmopt(options, *overrides):
     """Windows per second of the program."""
     import pytorch_lightning as pl
@@ -86,10 +108,9 @@ def lstmopt(options, *overrides):
                 raise Done
 
     clock = Clock(options.steps)
-    data = ["data=csv", f"data.path={options.data_root}/ett/ETTh1.csv", "data.target=OT", "data.features=[]"]
     with tempfile.TemporaryDirectory() as folder:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            cfg = compose("train", [*data, f"logger.tensorboard.save_dir={folder}", *overrides])
+            cfg = compose("train", [*work(options), f"logger.tensorboard.save_dir={folder}", *overrides])
         quiet()
         parts = build(cfg, folder)
         parts.trainer.callbacks.append(Watch())
@@ -105,15 +126,42 @@ CONTESTANTS = {
 }
 
 
+PEERS = {"neuralforecast": 1.25, "darts": 1.25, "pytorch-forecasting": 2.3}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", required=True)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--peers", type=Path, default=ROOT / ".venv-peers", help="their environment")
     parser.add_argument("--one", choices=list(CONTESTANTS), help="this one alone, in this process")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    print(CONTESTANTS[options.one](options))
+    if options.one:
+        torch.set_num_threads(1)
+        print(CONTESTANTS[options.one](options))
+        return
+    os.environ["OMP_NUM_THREADS"] = "1"
+    shared = ["--data-root", options.data_root, "--steps", str(options.steps), "--one"]
+    contestants = {name: [sys.executable, __file__, *shared, name] for name in CONTESTANTS}
+    python = options.peers / "bin" / "python"
+    if python.is_file():
+        contestants |= {name: [str(python), str(FOLDER / "peers.py"), *shared, name] for name in PEERS}
+    else:
+        print(f"no {python}: see scripts/benchmarks/peers-requirements.txt", file=sys.stderr)
+    found = in_turns({n: lambda c=c: number_from(c) for n, c in contestants.items()}, options.repeats)
+
+    def against(what, one, other, bar):
+        medians = {f"{name}, windows/s": found[name] for name in (one, other)}
+        return row(what, found[one] / found[other], bar, medians, options.repeats)
+
+    rows = [against("training windows/s ÷ hand loop", "lstmopt", "hand", 0.95)]
+    rows += [against(f"training windows/s ÷ {n}", "lstmopt", n, bar) for n, bar in PEERS.items() if n in found]
+    rows.append(against("bf16_mixed ÷ hand loop in float32", "lstmopt bf16", "hand", 1.5))
+    losses = {precision: val_loss(options, precision) for precision in ("fp32", "bf16_mixed")}
+    ratio = losses["bf16_mixed"] / losses["fp32"]
+    rows.append(row("val/loss, bf16_mixed ÷ fp32", ratio, 1.01, losses, 1, "lower"))
+    finish(rows)
 
 
 if __name__ == "__main__":

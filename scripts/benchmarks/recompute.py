@@ -1,13 +1,12 @@
 """Memory and time of `memory=recompute` beside the plain pass, on one thread.
 
-    python scripts/benchmark_recompute.py [--steps 1024] [--hidden 512] [--batch 16] [--chunk 32] [--repeats 5]
+    python scripts/benchmarks/recompute.py [--steps 1024] [--hidden 512] [--batch 16] [--chunk 32] [--repeats 5]
 
 Time: both in one process, in turns, medians. Activations: the bytes that autograd holds when the backward pass begins,
 and the growth of the resident memory at its peak, each in a process of its own.
 """
 
 import argparse
-import json
 import resource
 import statistics
 import subprocess
@@ -16,6 +15,7 @@ import time
 
 import psutil
 import torch
+from in_turns import finish, row
 
 from lstmopt.callbacks.recompute import loss_in_chunks
 from lstmopt.data.batch import Batch, DataSpec
@@ -105,7 +105,14 @@ def main():
     megabytes = [kept[chunk] / 1e6 for chunk in times]
     print(f"| activations, MB | {megabytes[0]:.1f} | {megabytes[1]:.1f} | {megabytes[1] / megabytes[0]:.3f} |")
     print(f"| peak memory growth, MB | {growth[0]:.1f} | {growth[a.chunk]:.1f} | {growth[a.chunk] / growth[0]:.3f} |")
-    print(json.dumps({"time": recomputed / plain, "activations": megabytes[1] / megabytes[0]}), file=sys.stderr)
+    activations = {"plain, MB": megabytes[0], "recompute, MB": megabytes[1]}
+    seconds = {"plain, s": plain, "recompute, s": recomputed}
+    finish(
+        [
+            row("recompute, activations ÷ plain", megabytes[1] / megabytes[0], 0.08, activations, 1, "lower"),
+            row("recompute, time ÷ plain", recomputed / plain, 1.30, seconds, a.repeats, "lower"),
+        ]
+    )
 
 
 if __name__ == "__main__":
