@@ -1,6 +1,6 @@
 """All benchmarks in one run, with the roofs of the machine: a Markdown table and JSON.
 
-    python scripts/benchmark.py --data-root DIR [--rows overhead windows ...] [--repeats 5] [--write docs/performance.md]
+    python scripts/benchmark.py --data-root DIR [--rows overhead windows ...] [--write docs/performance.md]
 
 Every row is a script of `scripts/benchmarks/`, run in a process of its own, which measures its contestants in turns
 and gives medians. The roofs (matrix products in float32 and bfloat16, copying memory, an empty optimizer step) are

@@ -105,7 +105,7 @@ def darts(options):
 
 
 def pytorch_forecasting(options):
-    import lightning.pytorch as pl
+    import lightning.pytorch as pl  # noqa: TID251, the name that this framework takes
     from pytorch_forecasting import RecurrentNetwork, TimeSeriesDataSet
 
     data = frame(options.data_root)
