@@ -14,6 +14,7 @@ from pytorch_lightning.trainer import call
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from pytorch_lightning.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor
+from torch.optim import Optimizer
 
 TRANSFER = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 STEPPING = ("optimizer_step", "optimizer_zero_grad", "configure_gradient_clipping")
@@ -113,7 +114,7 @@ class LeanEpochLoop(_TrainingEpochLoop):
                     counts.zero_grad.increment_ready()
                     hooks("on_before_zero_grad", optimizer)
                     counts.zero_grad.increment_started()
-                    optimizer.zero_grad()
+                    self._zero_grad(optimizer)
                     counts.zero_grad.increment_completed()
                 if result.closure_loss is not None:
                     hooks("on_before_backward", result.closure_loss)
@@ -134,6 +135,14 @@ class LeanEpochLoop(_TrainingEpochLoop):
             counts.step.increment_completed()
         assert result is not None
         return {} if result.loss is None else result.asdict()
+
+    def _zero_grad(self, optimizer: Optimizer) -> None:
+        """torch's own, without its look for a profiler."""
+        if type(optimizer).zero_grad is not Optimizer.zero_grad:
+            return optimizer.zero_grad()
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
 
     def on_advance_end(self, data_fetcher: _DataFetcher) -> None:
         """Validate where it is due."""

@@ -1,5 +1,6 @@
 """Watching the gradient norm."""
 
+import math
 from typing import Any
 
 import pytorch_lightning as pl
@@ -74,7 +75,7 @@ class GradientNorm(pl.Callback):
             return
         norm = total_norm(parameters)
         scaled = getattr(trainer.strategy.precision_plugin, "scaler", None) is not None
-        if self.skip_nonfinite and not scaled and not norm.isfinite():
+        if self.skip_nonfinite and not scaled and not math.isfinite(float(norm)):
             for parameter in parameters:
                 parameter.grad = None
             if self._skipped_step != trainer.global_step:
@@ -114,7 +115,10 @@ class GradientNorm(pl.Callback):
 @torch.no_grad()
 def total_norm(parameters: list[Tensor]) -> Tensor:
     """2-norm of all gradients together."""
-    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    grads = [p.grad for p in parameters if p.grad is not None]
+    if parameters[0].device.type != "cpu":
+        return torch.nn.utils.get_total_norm(grads)
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))  # the same, with less around it
 
 
 def _log(trainer: pl.Trainer, values: dict[str, float]) -> None:

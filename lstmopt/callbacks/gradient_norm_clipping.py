@@ -33,4 +33,6 @@ class GradientNormClipping(GradientNorm):
         """torch's clipping by a norm that is known."""
         if self.norm_type != 2.0:
             norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None], self.norm_type)
+        if norm.device.type == "cpu" and float(norm) + 1e-6 <= self.max_norm:
+            return  # torch would multiply by one
         torch.nn.utils.clip_grads_with_norm_(parameters, self.max_norm, norm)

@@ -47,6 +47,7 @@ class Forecasting(Task):
             "mae": F.l1_loss,
             "huber": F.huber_loss,
         }[loss]  # type: ignore[assignment]
+        self.all_columns = spec.target_index == list(range(spec.input_size))
         self.window_norm = window_norm if spec.target_index else "none"
         self.highway = nn.Linear(spec.input_length, spec.horizon) if highway and spec.target_index else None
         if self.highway is not None:
@@ -70,17 +71,21 @@ class Forecasting(Task):
 
         A model that reads each channel by itself gets the targets' past alone, since nothing else reaches a forecast.
         """
-        x, index = batch.x, self.spec.target_index
+        x = batch.x
         level: Tensor | float = 0.0
         scale: Tensor | float = 1.0
         if self.window_norm != "none":
-            x = x - batch.x[:, -1:]
-            level = batch.x[:, -1:, index]
+            last = x[:, -1:]
+            x, level = x - last, self._targets(last)
         if self.window_norm == "scale":
-            spread = x.square().mean(dim=1, keepdim=True).sqrt().clamp(min=1e-4)
-            x, scale = x / spread, spread[..., index]
-        past = x[..., index]
+            spread = x.square().mean(dim=1, keepdim=True).sqrt_().clamp_(min=1e-4)
+            x, scale = x / spread, self._targets(spread)
+        past = self._targets(x)
         return past if self.per_channel else x, (past, level, scale)
+
+    def _targets(self, x: Tensor) -> Tensor:
+        """The target columns of `[B, T, F]`."""
+        return x if self.all_columns else x[..., self.spec.target_index]
 
     def decode(self, hidden: Tensor, context: Context) -> Tensor:
         """The forecast `[B, H, C]`, standardised."""

@@ -2,8 +2,8 @@
 
     .venv-peers/bin/python scripts/benchmarks/peers.py --data-root DIR --one neuralforecast
 
-ETTh1, the oil temperature alone, 96 to 24, one LSTM layer of 64 units, 64 windows per step, Adam, one thread; everything
-else is as each framework has it by default, but progress bars, checkpoints and loggers are off, which favours them. The
+ETTh1, the oil temperature alone, 96 to 24, one LSTM layer of 64 units, 64 windows per step, Adam, one thread; the rest
+is as each framework has it by default, but progress bars, checkpoints and loggers are off, which favours them. The
 clock runs from the end of the 20th training batch; import, preparation and validation are left out.
 
 - neuralforecast `LSTM`: one series, `windows_batch_size=64`; its decoder keeps its size.
