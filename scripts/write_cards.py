@@ -26,7 +26,7 @@ DEFAULTS = {
     "memory": "none",
     "model": "lstm",
     "profiler": "none",
-    "loader": "resident",
+    "loader": "auto",
 }
 
 

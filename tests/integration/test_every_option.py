@@ -14,11 +14,11 @@ AT_LEAST = {
     "optimizer": 19,
     "lr_scheduler": 10,
     "gradient_clip": 5,
-    "precision": 3,
+    "precision": 4,
     "memory": 4,
     "model": 6,
     "profiler": 6,
-    "loader": 2,
+    "loader": 5,
     "trainer": 3,
     "logger": 3,
 }
