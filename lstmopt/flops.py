@@ -38,13 +38,15 @@ def lstm_flops(
     num_layers: int = 1,
     bidirectional: bool = False,
     proj_size: int = 0,
+    unequal_lengths: bool = False,
 ) -> LSTMFlops:
-    """Operations of the fused kernels (oneDNN, cuDNN) for a batch of full sequences.
+    """Operations of the fused kernels (oneDNN, cuDNN) for a batch of sequences, padded to `steps`.
 
     Forward, a layer and direction takes `2 * 4H * (I + H)` per token; I is 2 H above the first layer of a bidirectional
     LSTM. With a projection to P features the H of what is fed back becomes P, and `2 * H * P` are added. Backward is
     twice that: once for the gradients of inputs and states, once for those of the weights. The fused kernels have
-    the gradient of the first layer's input as well, whether it is required or not, and so it is counted.
+    the gradient of the first layer's input as well, whether it is required or not, and so it is counted. Of
+    `unequal_lengths` every layer has one feature more, which marks the padding (`lstmopt.models.padded_lstm`).
 
     Packed sequences: give `batch_size=1` and the number of valid tokens as `steps`.
     """
@@ -52,7 +54,7 @@ def lstm_flops(
     fed_back = proj_size or hidden_size
     per_token = 0
     for layer in range(num_layers):
-        features = input_size if layer == 0 else directions * fed_back
+        features = (input_size if layer == 0 else directions * fed_back) + unequal_lengths
         per_token += directions * 2 * (4 * hidden_size * (features + fed_back) + hidden_size * proj_size)
     forward = per_token * batch_size * steps
     return LSTMFlops(forward, 2 * forward)

@@ -1,10 +1,11 @@
 """The LSTM with dropped weights of Merity et al."""
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import parametrize
 
 from lstmopt.models.initialise import initialise
 from lstmopt.models.locked_dropout import LockedDropout
+from lstmopt.models.padded_lstm import PaddedLSTM
 from lstmopt.models.sequence_model import State
 from lstmopt.models.stacked_lstm import StackedLSTM
 from lstmopt.models.weight_drop import drop_weight
@@ -50,7 +51,8 @@ class AWDLSTM(StackedLSTM):
         orthogonal: bool = False,
     ) -> None:
         layers = [
-            nn.LSTM(hidden_size if depth else input_size, hidden_size, batch_first=True) for depth in range(num_layers)
+            PaddedLSTM(hidden_size if depth else input_size, hidden_size, batch_first=True)
+            for depth in range(num_layers)
         ]
         for layer in layers:
             initialise(layer, forget_bias, orthogonal)

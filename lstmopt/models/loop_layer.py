@@ -4,11 +4,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lstmopt.models.sequence_model import State
+from lstmopt.models.sequence_model import State, last_valid
 
 
 class LoopLayer(nn.Module):
-    """One layer, one direction, `[B, T, F]` to `[B, T, H]`, called like a one-layer `nn.LSTM(batch_first=True)`.
+    """One layer, one direction, `[B, T, F]` to `[B, T, H]`, called like a one-layer `PaddedLSTM(batch_first=True)`.
 
     The products with the input are made for all steps at once; the steps follow one by one. As it stands it computes
     what `nn.LSTM` computes; a subclass changes `inputs` or `step`.
@@ -40,17 +40,23 @@ class LoopLayer(nn.Module):
         o, c = cell(inputs + F.linear(h, self.weight_hh), c)
         return o * torch.tanh(c), c
 
-    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """The outputs `[B, T, H]` and the state (h, c), each `[1, B, H]`, after the last step."""
+    def forward(self, x: Tensor, state: State | None = None, lengths: Tensor | None = None) -> tuple[Tensor, State]:
+        """The outputs `[B, T, H]` and the state (h, c), each `[1, B, H]`, after the last (valid) step."""
         if state is None:
             h = c = self.weight_hh.new_zeros(len(x), self.hidden_size)
         else:
             h, c = state[0][0], state[1][0]
-        outputs = []
+        begin = h, c
+        outputs, cells = [], []
         for inputs in self.inputs(x).unbind(dim=1):
             h, c = self.step(inputs, h, c)
             outputs.append(h)
-        return torch.stack(outputs, dim=1), (h[None], c[None])
+            cells.append(c)
+        out = torch.stack(outputs, dim=1)
+        if lengths is not None:
+            lengths = lengths.to(x.device)
+            h, c = last_valid(out, lengths, begin[0]), last_valid(torch.stack(cells, dim=1), lengths, begin[1])
+        return out, (h[None], c[None])
 
 
 def cell(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:

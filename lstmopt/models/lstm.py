@@ -1,10 +1,10 @@
 """The LSTM on torch's fused kernels (oneDNN on the CPU, cuDNN on a GPU)."""
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch import Tensor
 
 from lstmopt.models.initialise import initialise
+from lstmopt.models.padded_lstm import PaddedLSTM
 from lstmopt.models.sequence_model import SequenceModel, State
 
 
@@ -46,7 +46,7 @@ class LSTM(SequenceModel):
         orthogonal: bool = False,
     ) -> None:
         super().__init__((proj_size or hidden_size) * (2 if bidirectional else 1), return_sequences)
-        self.lstm = nn.LSTM(
+        self.lstm = PaddedLSTM(
             input_size,
             hidden_size,
             num_layers,
@@ -62,15 +62,10 @@ class LSTM(SequenceModel):
 
         Returns:
             The output (see `return_sequences`) and the state (h, c), h `[layers * directions, B, H]` (or P) and c
-            `[layers * directions, B, H]`. One-directional output beyond a sequence's length is not meaningful and
-            never used; the state is that after the last step of the batch.
+            `[layers * directions, B, H]`. Output beyond a sequence's length is 0; the state is that after each
+            sequence's last valid step (of the backward direction, the first step).
         """
-        if self.lstm.bidirectional and lengths is not None:
-            packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
-            packed_out, state = self.lstm(packed, state)
-            out, _ = pad_packed_sequence(packed_out, batch_first=True, total_length=x.shape[1])
-        else:
-            out, state = self.lstm(x, state)
+        out, state = self.lstm(x, state, lengths)
         return self.chosen(out, lengths), state
 
     def last(self, out: Tensor, lengths: Tensor | None) -> Tensor:

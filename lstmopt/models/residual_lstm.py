@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from lstmopt.models.initialise import initialise
+from lstmopt.models.padded_lstm import PaddedLSTM
 from lstmopt.models.stacked_lstm import StackedLSTM
 
 
@@ -37,7 +38,8 @@ class ResidualLSTM(StackedLSTM):
         orthogonal: bool = False,
     ) -> None:
         layers = [
-            nn.LSTM(hidden_size if depth else input_size, hidden_size, batch_first=True) for depth in range(num_layers)
+            PaddedLSTM(hidden_size if depth else input_size, hidden_size, batch_first=True)
+            for depth in range(num_layers)
         ]
         for layer in layers:
             initialise(layer, forget_bias, orthogonal)

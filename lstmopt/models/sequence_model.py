@@ -28,7 +28,7 @@ class SequenceModel(nn.Module):
         """Run over x `[B, T, F]` whose sequences have `lengths` `[B]` valid steps (None: all T), from `state`.
 
         Returns:
-            The output (see `return_sequences`) and the state (h, c) after the last step of the batch, each
+            The output (see `return_sequences`) and the state (h, c) after each sequence's last valid step, each
             `[layers, B, H]`. Output beyond a sequence's length is not meaningful and never used.
         """
         raise NotImplementedError
@@ -42,3 +42,9 @@ class SequenceModel(nn.Module):
     def chosen(self, out: Tensor, lengths: Tensor | None) -> Tensor:
         """All steps of an output `[B, T, D]`, or the last valid one, as `return_sequences` says."""
         return self.last(out, lengths) if self.return_sequences is False else out
+
+
+def last_valid(values: Tensor, lengths: Tensor, before: Tensor) -> Tensor:
+    """Values `[B, T, H]` at each sequence's last valid step, and `before` `[B, H]` where it has none, `[B, H]`."""
+    last = values[torch.arange(len(values), device=values.device), lengths - 1]
+    return torch.where((lengths > 0)[:, None], last, before.to(last.dtype))

@@ -10,8 +10,8 @@ class StackedLSTM(SequenceModel):
     """A stack of one-layer LSTMs; what happens before, between and after them is a subclass's to say.
 
     Args:
-        layers: from x `[B, T, F]` and a state (h, c), each `[1, B, H]`, to the output `[B, T, H]` and the new state, as
-            `nn.LSTM(..., batch_first=True)` does.
+        layers: from x `[B, T, F]`, a state (h, c), each `[1, B, H]`, and lengths `[B]` to the output `[B, T, H]` and
+            the new state, as `PaddedLSTM(..., batch_first=True)` does.
         output_size: features of an output, as for `SequenceModel`.
         return_sequences: as for `SequenceModel`.
     """
@@ -33,7 +33,7 @@ class StackedLSTM(SequenceModel):
         states: list[State] = []
         for depth, layer in enumerate(self.layers):
             before = None if state is None else (state[0][depth : depth + 1], state[1][depth : depth + 1])
-            out, after = layer(self.enter(depth, x), before)
+            out, after = layer(self.enter(depth, x), before, lengths)
             x = self.leave(depth, x, out)
             states.append(after)
         h, c = (torch.cat(parts) for parts in zip(*states, strict=True))

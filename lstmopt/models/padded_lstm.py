@@ -1,0 +1,106 @@
+"""Sequences of unequal lengths on the fused kernels."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lstmopt.models.sequence_model import State, last_valid
+
+CLOSED = 3e4  # of a gate's sum: sigmoid(-CLOSED) is 0 and sigmoid(CLOSED) is 1, exactly; float16 holds it
+
+
+class PaddedLSTM(nn.LSTM):
+    """An `nn.LSTM` that also takes the lengths of padded sequences, and gives what it gives for packed ones.
+
+    torch's kernels for `PackedSequence` run step by step on a CPU. Here one more input feature of every layer, 1 in the
+    padding and 0 before it, drives the gates: the input and output gates are closed and the forget gate is open. In the
+    padding the cell then keeps its value, and the output is 0, both exactly; so the last cell is that of the last valid
+    step, and a backward direction comes out of the padding with the state it began with.
+
+    What stands in the padding has to be finite, and its products with the weights well below 30,000. The feature
+    costs 1 to 5 % of a training step of 64 sequences of 100 steps with H = 64. Without lengths, or where all
+    are T, the call is that of `nn.LSTM`.
+    """
+
+    def forward(  # type: ignore[override]
+        self, input: Tensor, hx: State | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """Run over the input `[B, T, F]` (`[T, B, F]` as `batch_first` says) from the state `hx`.
+
+        Args:
+            input: sequences, padded at the end.
+            hx: the state (h, c), as for `nn.LSTM`; None is zeros.
+            lengths: valid steps `[B]`, 0 to T; None is all T.
+
+        Returns:
+            The output, 0 in the padding, and the state after each sequence's last valid step.
+        """
+        if lengths is None or (lengths.device.type == "cpu" and bool((lengths == self._steps(input)).all())):
+            return super().forward(input, hx)
+        lengths = lengths.to(input.device)
+        x = input.transpose(0, 1) if self.batch_first else input
+        directions, given = 1 + self.bidirectional, hx is not None
+        if hx is None:
+            size = self.num_layers * directions, x.shape[1]
+            hx = x.new_zeros(*size, self.proj_size or self.hidden_size), x.new_zeros(*size, self.hidden_size)
+        self.check_forward_args(input, hx, None)
+        last_h, last_c = [], []
+        for layer in range(self.num_layers):
+            here = slice(layer * directions, (layer + 1) * directions)
+            x, c = self._layer(x, lengths, (hx[0][here], hx[1][here]), self.all_weights[here], given)
+            last_h.append(self._last(x, lengths, hx[0][here]))
+            last_c.append(c)
+            if layer < self.num_layers - 1:
+                x = F.dropout(x, self.dropout, self.training)
+        # a view, so that the gradient of the output is not that of the last h as well
+        out = x.transpose(0, 1) if self.batch_first else x.view_as(x)
+        return out, (torch.cat(last_h), torch.cat(last_c))
+
+    def _layer(
+        self, x: Tensor, lengths: Tensor, state: State, weights: Sequence[Sequence[Tensor]], given: bool
+    ) -> tuple[Tensor, Tensor]:
+        """The output `[T, B, ...]` and the last c of one layer."""
+        h, c = state
+        features = [x, padding_mask(lengths, len(x)).to(x.dtype)]
+        columns = [[closing(self.hidden_size).to(x)[:, None]] for _ in weights]
+        if given and self.bidirectional:
+            # the backward direction loses its first h in the padding; the products with it come beside those with x
+            features.append(_at_end(h[1], lengths, len(x)).to(x.dtype))
+            (_, forward, *_), (_, backward, *_) = weights
+            columns[0].append(torch.zeros_like(forward))
+            columns[1].append(backward)
+            h = torch.stack((h[0], torch.zeros_like(h[1])))
+        flat = []
+        for (of_input, *others), more in zip(weights, columns, strict=True):
+            flat += [torch.cat((of_input, *more), dim=1), *others]
+        both = self.bidirectional
+        out, _, c = torch.lstm(torch.cat(features, dim=2), (h, c), flat, self.bias, 1, 0.0, self.training, both, False)
+        return out, c
+
+    def _steps(self, input: Tensor) -> int:
+        return input.shape[1 if self.batch_first else 0]
+
+    def _last(self, out: Tensor, lengths: Tensor, before: Tensor) -> Tensor:
+        """The last h `[directions, B, H]` of a layer, of its output `[T, B, directions * H]`."""
+        forward, *backward = out.chunk(1 + self.bidirectional, dim=2)
+        last = [last_valid(forward.transpose(0, 1), lengths, before[0])]
+        for half in backward:
+            last.append(torch.where((lengths > 0)[:, None], half[0], before[1].to(half.dtype)))
+        return torch.stack(last)
+
+
+def padding_mask(lengths: Tensor, steps: int) -> Tensor:
+    """True in the padding, `[T, B, 1]`."""
+    return torch.arange(steps, device=lengths.device)[:, None, None] >= lengths[:, None]
+
+
+def closing(hidden_size: int) -> Tensor:
+    """What is added to the sums of the gates i, f, g, o in the padding, `[4 H]`."""
+    return torch.tensor([-CLOSED, CLOSED, 0.0, -CLOSED]).repeat_interleave(hidden_size)
+
+
+def _at_end(h: Tensor, lengths: Tensor, steps: int) -> Tensor:
+    """H `[B, H]` at each sequence's last valid step, else 0, `[T, B, H]`."""
+    return torch.where(torch.arange(steps, device=h.device)[:, None, None] == lengths[:, None] - 1, h, 0.0)
