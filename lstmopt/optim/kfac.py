@@ -138,8 +138,8 @@ class KFAC(SecondOrder):
         def after(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: Any) -> None:
             optimizer = me()
             if optimizer is not None and optimizer._looking:
-                x, state, *_ = (*args, *kwargs.values(), None)
-                optimizer._remember(module, x, state, outputs)
+                given = dict(zip(("input", "hx", "lengths"), args, strict=False)) | kwargs
+                optimizer._remember(module, given, outputs)
 
         module.register_forward_pre_hook(before)
         module.register_forward_hook(after, with_kwargs=True)
@@ -154,11 +154,13 @@ class KFAC(SecondOrder):
         finally:
             self._looking = False
 
-    def _remember(self, module: nn.Module, x: Any, state: Any, outputs: Any) -> None:
+    def _remember(self, module: nn.Module, given: dict[str, Any], outputs: Any) -> None:
+        x = given["input"]
         if not isinstance(module, nn.LSTM):
             self._runs.append((module, (x.detach(), outputs)))
         elif isinstance(x, Tensor) and x.dim() == 3:
-            self._runs.append((module, Run(x, state, (outputs[0], *outputs[1]), self._random)))
+            run = Run(x, given.get("hx"), (outputs[0], *outputs[1]), self._random, given.get("lengths"))
+            self._runs.append((module, run))
         else:
             raise ConfigError("kfac needs batches of padded sequences, not packed ones", "type optimizer=adam")
 

@@ -6,6 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lstmopt.models.padded_lstm import closing, padding_mask
+from lstmopt.models.sequence_model import last_valid
+
 State = tuple[Tensor, Tensor]
 Rows = tuple[Tensor, Tensor]
 
@@ -18,12 +21,14 @@ class Run(NamedTuple):
         state: the state it began with, each `[layers, B, H]`; None for zeros.
         outputs: its output and last states, in the graph.
         random: the CPU generator's state before it, so that dropout between layers is the same; on a GPU it is not.
+        lengths: valid steps `[B]`, as `PaddedLSTM` takes them; None is all.
     """
 
     x: Tensor
     state: State | None
     outputs: tuple[Tensor, Tensor, Tensor]
     random: Tensor
+    lengths: Tensor | None = None
 
 
 def factors(inputs: Tensor, gradients: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,7 +60,8 @@ def lstm_rows(lstm: nn.LSTM, run: Run, gradients: tuple[Tensor, ...]) -> list[Ro
     """Inputs [x_t, h_{t-1}, 1] and gradients of the gates before their activations, of each layer.
 
     The layers run again on the fused kernel, one by one, their inputs beside 4 H features that are zero and go into the
-    gates with the weight one: the gradient of such a feature is that of a gate, exactly.
+    gates with the weight one: the gradient of such a feature is that of a gate, exactly. In the padding they close the
+    gates, as `PaddedLSTM` does.
 
     Args:
         lstm: one-directional, without projections.
@@ -67,6 +73,10 @@ def lstm_rows(lstm: nn.LSTM, run: Run, gradients: tuple[Tensor, ...]) -> list[Ro
     x = x.transpose(0, 1) if lstm.batch_first else x
     zeros = x.new_zeros(lstm.num_layers, x.shape[1], hidden)
     h0, c0 = (zeros, zeros) if run.state is None else (s.detach().to(dtype) for s in run.state)
+    closed = x.new_zeros(*x.shape[:2], 4 * hidden)
+    lengths = None if run.lengths is None else run.lengths.to(x.device)
+    if lengths is not None:
+        closed = padding_mask(lengths, len(x)) * closing(hidden).to(closed)
     probes, inputs, last_h, last_c = [], [], [], []
     with torch.random.fork_rng(devices=[]):
         torch.set_rng_state(run.random)
@@ -74,13 +84,13 @@ def lstm_rows(lstm: nn.LSTM, run: Run, gradients: tuple[Tensor, ...]) -> list[Ro
             names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: 2 + 2 * lstm.bias]
             weights = [getattr(lstm, f"{name}_l{layer}").detach() for name in names]
             weights[0] = torch.cat((weights[0], torch.eye(4 * hidden, dtype=dtype, device=x.device)), dim=1)
-            probe = x.new_zeros(*x.shape[:2], 4 * hidden, requires_grad=True)
+            probe = closed.clone().requires_grad_()
             begin = (h0[layer : layer + 1], c0[layer : layer + 1])
             out, h, c = torch.lstm(torch.cat((x, probe), dim=2), begin, weights, lstm.bias, 1, 0.0, True, False, False)
             before = torch.cat((begin[0], out[:-1])).detach()
             inputs.append(with_one(torch.cat((x.detach(), before), dim=2).flatten(0, 1), lstm.bias))
             probes.append(probe)
-            last_h.append(h)
+            last_h.append(h if lengths is None else last_valid(out.transpose(0, 1), lengths, begin[0][0])[None])
             last_c.append(c)
             x = F.dropout(out, lstm.dropout) if lstm.dropout and layer < lstm.num_layers - 1 else out
     ends = (x.transpose(0, 1) if lstm.batch_first else x, torch.cat(last_h), torch.cat(last_c))

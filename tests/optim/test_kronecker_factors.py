@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lstmopt.data.batch import Batch, DataSpec
+from lstmopt.models.padded_lstm import PaddedLSTM
 from lstmopt.optim.kfac import KFAC
 from lstmopt.optim.kronecker_factors import Run, lstm_rows
 from lstmopt.optim.natural_gradient import NaturalGradient
@@ -92,6 +93,24 @@ def test_rows_make_the_gradient_also_with_dropout(dtype):
         names = [f"{name}_l{layer}" for name in ("weight_ih", "weight_hh", "bias_hh")]
         exact = torch.cat([getattr(lstm, name).grad.view(20, -1) for name in names], dim=1)
         torch.testing.assert_close(gradient.T @ given, exact)
+
+
+def test_rows_of_unequal_lengths_make_the_gradient():
+    lstm = PaddedLSTM(2, 5, 3, dropout=0.5).double()
+    x, state = torch.randn(7, 4, 2).double(), (torch.randn(3, 4, 5).double(), torch.randn(3, 4, 5).double())
+    optimizer, lengths = KFAC(lstm.parameters()), torch.tensor([7, 2, 0, 5])
+    optimizer.watch(lstm)
+    with optimizer.forward():
+        out, (h, c) = lstm(x, hx=state, lengths=lengths)
+    loss = out.sin().sum() + h.square().sum() + c.sum()
+    gradients = torch.autograd.grad(loss, (out, h, c), retain_graph=True)
+    loss.backward()
+    ((_, run),) = optimizer._runs
+    for layer, (given, gradient) in enumerate(lstm_rows(lstm, run, gradients)):
+        names = [f"{name}_l{layer}" for name in ("weight_ih", "weight_hh", "bias_hh")]
+        exact = torch.cat([getattr(lstm, name).grad.view(20, -1) for name in names], dim=1)
+        torch.testing.assert_close(gradient.T @ given, exact)
+        assert not gradient.view(7, 4, 20)[torch.arange(7)[:, None] >= lengths].any()
 
 
 def look(optimizer, net, x, weights):
