@@ -111,14 +111,17 @@ def _chunks(batch: Batch, length: int) -> list[Batch]:
 
 
 def lstm_in_chunks(
-    lstm: nn.LSTM, forward: Any, chunk_length: int, x: Any, hx: State | None = None
+    lstm: nn.LSTM, forward: Any, chunk_length: int, x: Any, hx: State | None = None, lengths: Tensor | None = None
 ) -> tuple[Any, State]:
     """`forward` of an nn.LSTM, chunk by chunk; packed sequences, single sequences and evaluation as they are."""
     if not isinstance(x, Tensor) or x.ndim != 3 or not torch.is_grad_enabled():
-        return forward(x, hx)
-    outs = []
+        return forward(x, hx) if lengths is None else forward(x, hx, lengths)
+    outs, start = [], 0
     for part in x.split(chunk_length, dim=1 if lstm.batch_first else 0):
-        out, hx = checkpoint(forward, part, hx, use_reentrant=False)
+        steps = part.shape[1 if lstm.batch_first else 0]
+        inside = [] if lengths is None else [(lengths - start).clamp(0, steps)]
+        out, hx = checkpoint(forward, part, hx, *inside, use_reentrant=False)
         outs.append(out)
+        start += steps
     assert hx is not None
     return torch.cat(outs, dim=1 if lstm.batch_first else 0), hx

@@ -76,7 +76,10 @@ class TBPTT(pl.Callback):
                 return None
             if state[0].shape[1] != x.shape[0 if getattr(model, "batch_first", True) else 1]:
                 return None  # a smaller last batch
-            return args[:place], kwargs | {name: (state[0].to(x.device), state[1].to(x.device))}
+            carried = (state[0].to(x.device), state[1].to(x.device))
+            if len(args) > place:
+                return (*args[:place], carried, *args[place + 1 :]), kwargs
+            return args, kwargs | {name: carried}
 
         return hook
 

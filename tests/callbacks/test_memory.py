@@ -14,12 +14,13 @@ from torch.utils.data import DataLoader
 from lstmopt.build import build
 from lstmopt.callbacks.gradient_accumulation import GradientAccumulation
 from lstmopt.callbacks.one_cycle import OneCycle
-from lstmopt.callbacks.recompute import Recompute, loss_in_chunks
+from lstmopt.callbacks.recompute import Recompute, loss_in_chunks, lstm_in_chunks
 from lstmopt.callbacks.tbptt import TBPTT
 from lstmopt.conf_dir import conf_dir
 from lstmopt.data.chunks import Chunks
 from lstmopt.data.splits import Sequences, Text
 from lstmopt.errors import ConfigError
+from lstmopt.models.padded_lstm import PaddedLSTM
 
 
 def test_accumulated_steps_are_those_of_the_large_batch(tmp_path):
@@ -287,3 +288,12 @@ def test_a_bidirectional_lstm_is_refused(tmp_path):
     for callback in (TBPTT(), Recompute()):
         with pytest.raises(ConfigError, match="from"):
             fit(tmp_path, callback, module=Both())
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_chunks_of_padded_sequences_are_the_whole(batch_first):
+    lstm, x = PaddedLSTM(3, 4, 2, batch_first=batch_first), torch.randn(9, 9, 3)
+    lengths = torch.tensor([9, 1, 0, 4, 5, 8, 2, 9, 3])
+    whole, state = lstm(x, None, lengths)
+    out, after = lstm_in_chunks(lstm, lstm.forward, 4, x, None, lengths)
+    torch.testing.assert_close((out, after), (whole, state))
