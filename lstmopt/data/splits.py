@@ -6,6 +6,10 @@ import torch
 from torch import Tensor
 
 from lstmopt.data.batch import Batch
+from lstmopt.data.batch_indices import BatchIndices
+from lstmopt.data.length_buckets import LengthBuckets
+
+SHAPES = 16  # different numbers of steps that batches of unequal lengths may have
 
 
 class Windows:
@@ -65,7 +69,10 @@ class Windows:
 
 
 class Sequences:
-    """Whole sequences, padded at the end; a batch is cut to its longest sequence.
+    """Whole sequences, padded at the end.
+
+    A batch is cut to its longest sequence, rounded up to a multiple of a 16th of T: kernels are made anew for every
+    number of steps that they meet.
 
     Args:
         x: `[N, T, F]` float32.
@@ -86,13 +93,20 @@ class Sequences:
         return len(self.x)
 
     def batch(self, index: Tensor) -> Batch:
-        """x `[B, T', F]` with T' the longest of the batch."""
-        x, y = self.x[index], self.y[index]
+        """x `[B, T', F]`; of T' there are at most 16."""
         if self.lengths is None:
-            return Batch(x, y)
+            return Batch(self.x[index], self.y[index])
         lengths = self.lengths[index]
-        longest = int(lengths.max())
-        return Batch(x[:, :longest], y[:, :longest] if self.per_step else y, lengths)
+        unit = -(-self.x.shape[1] // SHAPES)
+        steps = -(-int(lengths.max()) // unit) * unit
+        y = self.y[:, :steps] if self.per_step else self.y
+        return Batch(self.x[:, :steps][index], y[index], lengths)
+
+    def indices(self, batch_size: int, shuffle: bool, seed: int) -> BatchIndices:
+        """The order in which a loader reads: in training, sequences of similar length together."""
+        if shuffle and self.lengths is not None and bool((self.lengths != self.lengths[0]).any()):
+            return LengthBuckets(self.lengths, batch_size, seed)
+        return BatchIndices(len(self), batch_size, shuffle, seed, self.device)
 
 
 class Text:
