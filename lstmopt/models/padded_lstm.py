@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lstmopt.models.sequence_model import State, last_valid
+from lstmopt.models.sequence_model import State
 
 CLOSED = 3e4  # of a gate's sum: sigmoid(-CLOSED) is 0 and sigmoid(CLOSED) is 1, exactly; float16 holds it
 
@@ -37,7 +37,8 @@ class PaddedLSTM(nn.LSTM):
         Returns:
             The output, 0 in the padding, and the state after each sequence's last valid step.
         """
-        if lengths is None or (lengths.device.type == "cpu" and bool((lengths == self._steps(input)).all())):
+        steps = input.shape[1 if self.batch_first else 0]
+        if lengths is None or (lengths.device.type == "cpu" and int(lengths.min()) == steps):
             return super().forward(input, hx)
         lengths = lengths.to(input.device)
         x = input.transpose(0, 1) if self.batch_first else input
@@ -46,11 +47,16 @@ class PaddedLSTM(nn.LSTM):
             size = self.num_layers * directions, x.shape[1]
             hx = x.new_zeros(*size, self.proj_size or self.hidden_size), x.new_zeros(*size, self.hidden_size)
         self.check_forward_args(input, hx, None)
+        padding = padding_mask(lengths, steps).to(x.dtype)
         last_h, last_c = [], []
         for layer in range(self.num_layers):
             here = slice(layer * directions, (layer + 1) * directions)
-            x, c = self._layer(x, lengths, (hx[0][here], hx[1][here]), self.all_weights[here], given)
-            last_h.append(self._last(x, lengths, hx[0][here]))
+            h, c = hx[0][here], hx[1][here]
+            features = [x, padding]
+            if given and self.bidirectional:
+                features.append(_at_end(h[1], lengths, steps).to(x.dtype))
+            x, c = self._layer(torch.cat(features, dim=2), (h, c), self.all_weights[here], len(features) > 2)
+            last_h.append(self._last(x, lengths, h))
             last_c.append(c)
             if layer < self.num_layers - 1:
                 x = F.dropout(x, self.dropout, self.training)
@@ -58,16 +64,15 @@ class PaddedLSTM(nn.LSTM):
         out = x.transpose(0, 1) if self.batch_first else x.view_as(x)
         return out, (torch.cat(last_h), torch.cat(last_c))
 
-    def _layer(
-        self, x: Tensor, lengths: Tensor, state: State, weights: Sequence[Sequence[Tensor]], given: bool
-    ) -> tuple[Tensor, Tensor]:
-        """The output `[T, B, ...]` and the last c of one layer."""
+    def _layer(self, x: Tensor, state: State, weights: Sequence[Sequence[Tensor]], late: bool) -> tuple[Tensor, Tensor]:
+        """The output `[T, B, ...]` and the last c of one layer.
+
+        A backward direction loses its first h in the padding. Where it is not zero (`late`), it is among the features,
+        at the last valid step, and its products with the recurrent weights are added there.
+        """
         h, c = state
-        features = [x, padding_mask(lengths, len(x)).to(x.dtype)]
         columns = [[closing(self.hidden_size).to(x)[:, None]] for _ in weights]
-        if given and self.bidirectional:
-            # the backward direction loses its first h in the padding; the products with it come beside those with x
-            features.append(_at_end(h[1], lengths, len(x)).to(x.dtype))
+        if late:
             (_, forward, *_), (_, backward, *_) = weights
             columns[0].append(torch.zeros_like(forward))
             columns[1].append(backward)
@@ -75,20 +80,16 @@ class PaddedLSTM(nn.LSTM):
         flat = []
         for (of_input, *others), more in zip(weights, columns, strict=True):
             flat += [torch.cat((of_input, *more), dim=1), *others]
-        both = self.bidirectional
-        out, _, c = torch.lstm(torch.cat(features, dim=2), (h, c), flat, self.bias, 1, 0.0, self.training, both, False)
+        out, _, c = torch.lstm(x, (h, c), flat, self.bias, 1, 0.0, self.training, self.bidirectional, False)
         return out, c
-
-    def _steps(self, input: Tensor) -> int:
-        return input.shape[1 if self.batch_first else 0]
 
     def _last(self, out: Tensor, lengths: Tensor, before: Tensor) -> Tensor:
         """The last h `[directions, B, H]` of a layer, of its output `[T, B, directions * H]`."""
-        forward, *backward = out.chunk(1 + self.bidirectional, dim=2)
-        last = [last_valid(forward.transpose(0, 1), lengths, before[0])]
-        for half in backward:
-            last.append(torch.where((lengths > 0)[:, None], half[0], before[1].to(half.dtype)))
-        return torch.stack(last)
+        last = out[lengths - 1, torch.arange(len(lengths), device=out.device)]
+        if self.bidirectional:
+            half = before.shape[2]
+            last = torch.stack((last[:, :half], out[0, :, half:]))
+        return torch.where((lengths > 0)[:, None], last, before.to(out.dtype))
 
 
 def padding_mask(lengths: Tensor, steps: int) -> Tensor:
@@ -98,7 +99,7 @@ def padding_mask(lengths: Tensor, steps: int) -> Tensor:
 
 def closing(hidden_size: int) -> Tensor:
     """What is added to the sums of the gates i, f, g, o in the padding, `[4 H]`."""
-    return torch.tensor([-CLOSED, CLOSED, 0.0, -CLOSED]).repeat_interleave(hidden_size)
+    return torch.tensor([[-CLOSED], [CLOSED], [0.0], [-CLOSED]]).expand(4, hidden_size).flatten()
 
 
 def _at_end(h: Tensor, lengths: Tensor, steps: int) -> Tensor:
