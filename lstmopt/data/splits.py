@@ -95,12 +95,12 @@ class Sequences:
     def batch(self, index: Tensor) -> Batch:
         """x `[B, T', F]`; of T' there are at most 16."""
         if self.lengths is None:
-            return Batch(self.x[index], self.y[index])
+            return Batch(self.x.index_select(0, index), self.y.index_select(0, index))
         lengths = self.lengths[index]
         unit = -(-self.x.shape[1] // SHAPES)
         steps = -(-int(lengths.max()) // unit) * unit
         y = self.y[:, :steps] if self.per_step else self.y
-        return Batch(self.x[:, :steps][index], y[index], lengths)
+        return Batch(self.x[:, :steps].index_select(0, index), y.index_select(0, index), lengths)
 
     def indices(self, batch_size: int, shuffle: bool, seed: int) -> BatchIndices:
         """The order in which a loader reads: in training, sequences of similar length together."""
