@@ -4,7 +4,9 @@ import pickle
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lstmopt.data.batch import Batch, Split
@@ -18,7 +20,8 @@ class _WholeBatches(Dataset[Batch]):
         self.split = split
 
     def __getitem__(self, request: bytes) -> Batch:
-        return self.split.batch(pickle.loads(request))
+        index = pickle.loads(request)
+        return self.split.batch(torch.from_numpy(index) if isinstance(index, np.ndarray) else index)
 
 
 class _Requests(Sampler[bytes]):
@@ -32,7 +35,7 @@ class _Requests(Sampler[bytes]):
         self.indices.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[bytes]:
-        return map(pickle.dumps, self.indices)
+        return (pickle.dumps(one.numpy() if isinstance(one, Tensor) else one) for one in self.indices)
 
     def __len__(self) -> int:
         return len(self.indices)

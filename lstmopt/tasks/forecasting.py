@@ -90,13 +90,19 @@ class Forecasting(Task):
     def decode(self, hidden: Tensor, context: Context) -> Tensor:
         """The forecast `[B, H, C]`, standardised."""
         past, level, scale = context
-        if self.per_channel:
-            out = self.head(hidden).transpose(1, 2)
+        out = self.head(hidden)
+        if self.spec.output_size == 1:  # the same in fewer operations
+            if self.highway is not None:
+                out = out.view(len(past), -1) + self.highway(past.squeeze(2))
+            out = out.view(len(out), -1, 1)
         else:
-            out = self.head(hidden).view(len(hidden), self.spec.horizon, self.spec.output_size)
-        if self.highway is not None:
-            out = out + self.highway(past.transpose(1, 2)).transpose(1, 2)
-        return out * scale + level
+            if self.per_channel:
+                out = out.transpose(1, 2)
+            else:
+                out = out.view(len(hidden), self.spec.horizon, self.spec.output_size)
+            if self.highway is not None:
+                out = out + self.highway(past.transpose(1, 2)).transpose(1, 2)
+        return torch.addcmul(level, out, scale) if isinstance(scale, Tensor) else out * scale + level
 
     def loss(self, out: Tensor, batch: Batch) -> Tensor:
         """Mean over batch, steps and targets."""
