@@ -5,8 +5,9 @@
 ETTh1, the oil temperature alone, 96 hours to the next 24, one layer of 64 units, batches of 64 windows, Adam, one
 thread. lstmopt runs as its program does: progress, TensorBoard, checkpoints, learning rate and gradient norms logged,
 clipping by norm. The hand loop is the least that trains the same network: `nn.LSTM`, a linear head on its last output,
-batches by one gather of rows out of the series, mean squared error, no clipping, nothing logged. Every figure is taken
-in a process of its own, in turns; warm-up, validation and start are left out. Other frameworks (`peers.py`) take part
+batches by one gather of rows out of the series, mean squared error, no clipping, nothing logged; so lstmopt's highway
+and window normalisation are off, and a row of its own shows it with both. Every figure is taken in a process of its
+own, in turns; warm-up, validation and start are left out. Other frameworks (`peers.py`) take part
 where the environment of `peers-requirements.txt` is there. What bfloat16 costs is measured by two whole trainings of 3
 epochs, the best `val/loss` of each.
 """
@@ -119,10 +120,12 @@ def lstmopt(options, *overrides):
     return clock.speed
 
 
+SAME = ["task.highway=false", "task.window_norm=none"]
 CONTESTANTS = {
     "hand": hand,
-    "lstmopt": lstmopt,
-    "lstmopt bf16": lambda options: lstmopt(options, "precision=bf16_mixed"),
+    "lstmopt": lambda options: lstmopt(options, *SAME),
+    "lstmopt bf16": lambda options: lstmopt(options, *SAME, "precision=bf16_mixed"),
+    "lstmopt, its own task": lstmopt,
 }
 
 
@@ -157,6 +160,7 @@ def main():
 
     rows = [against("training windows/s ÷ hand loop", "lstmopt", "hand", 0.95)]
     rows += [against(f"training windows/s ÷ {n}", "lstmopt", n, bar) for n, bar in PEERS.items() if n in found]
+    rows.append(against("with highway and window normalisation ÷ hand loop", "lstmopt, its own task", "hand", 0.95))
     rows.append(against("bf16_mixed ÷ hand loop in float32", "lstmopt bf16", "hand", 1.5))
     losses = {precision: val_loss(options, precision) for precision in ("fp32", "bf16_mixed")}
     ratio = losses["bf16_mixed"] / losses["fp32"]
