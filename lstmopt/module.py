@@ -52,13 +52,6 @@ class LSTMModule(pl.LightningModule):
             hidden = self.model.last(hidden, batch.lengths)
         return self.task.decode(hidden, context)
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Make a step's random numbers a function of (seed, epoch, batch), so that a resumed run draws the same."""
-        seed = ((self._seed * 1_000_003 + self.current_epoch) * 1_000_003 + batch_idx) % 2**63
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed takes half a millisecond where CUDA is not in use
-        if self.device.type != "cpu":
-            torch.manual_seed(seed)
-
     def training_loss(self, batch: Batch) -> Tensor:
         """The loss of one batch in training; memory options put another way to the same value in its place."""
         with self._second_order.forward() if self._second_order else nullcontext():
@@ -67,7 +60,8 @@ class LSTMModule(pl.LightningModule):
         return self.task.loss(out, batch)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of one batch."""
+        """The loss of one batch; an optimizer that asks for it again gets the same value."""
+        self._seed_step(batch_idx)
         loss = self.training_loss(batch)
         self._loss_sum = self._loss_sum.to(loss.device) + loss.detach()
         self._loss_count += 1
@@ -78,6 +72,14 @@ class LSTMModule(pl.LightningModule):
             self.log("train/loss", self._loss_sum / self._loss_count, logger=False, on_epoch=True, batch_size=1)
             self._loss_sum, self._loss_count = torch.zeros(()), 0
         return loss
+
+    def _seed_step(self, batch_idx: int) -> None:
+        """Make a step's random numbers a function of (seed, epoch, batch): a resumed run draws the same, and so does
+        each evaluation within a line search."""
+        seed = ((self._seed * 1_000_003 + self.current_epoch) * 1_000_003 + batch_idx) % 2**63
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed takes half a millisecond where CUDA is not in use
+        if self.device.type != "cpu":
+            torch.manual_seed(seed)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """The gradients; an optimizer that uses curvature computes them itself."""

@@ -8,7 +8,7 @@ from torch.utils.data import Sampler
 
 from lstmopt.data.permutation import Permutation
 
-AHEAD = 64  # batches whose numbers are drawn at once
+AHEAD = 32  # batches whose numbers are drawn at once
 
 
 class BatchIndices(Sampler[Tensor]):

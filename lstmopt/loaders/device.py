@@ -11,7 +11,7 @@ from lstmopt.loaders.resident import Resident
 class Device(Resident):
     """Copy the arrays to the device of the training, once; batches are gathered there, and no step copies any data.
 
-    The numbers of the samples are drawn on the host, 64 batches at a time. Without a GPU it is `resident`.
+    The numbers of the samples are drawn on the host, 32 batches at a time. Without a GPU it is `resident`.
     """
 
     def __init__(self) -> None:

@@ -42,19 +42,25 @@ def per_second(batches):
 
 def memory(series):
     """Bytes that a data set of three parts holds in the middle of a pass, ÷ the bytes of its series."""
-    tracemalloc.start()
-    before = tracemalloc.get_traced_memory()[0]
     cuts = [0, int(len(series) * 0.7), int(len(series) * 0.85), len(series)]
     ranges = [range(max(a - INPUT, 0), b - INPUT - HORIZON + 1) for a, b in zip(cuts, cuts[1:], strict=False)]
-    parts = [Windows(series, [numbers], INPUT, HORIZON, list(range(CHANNELS))) for numbers in ranges]
-    loader = iter(Resident().batches(parts[0], BATCH, True, 0))
-    next(loader)
-    objects = tracemalloc.get_traced_memory()[0] - before
+
+    def pass_begun():
+        parts = [Windows(series, [numbers], INPUT, HORIZON, list(range(CHANNELS))) for numbers in ranges]
+        loader = iter(Resident().batches(parts[0], BATCH, True, 0))
+        next(loader)
+        return parts, loader
+
+    pass_begun()  # what is made once in a process is none of the data set's
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    parts, loader = pass_begun()
+    objects = tracemalloc.get_traced_memory()[0] - before  # the drawn sample numbers, an array of numpy, among them
     tracemalloc.stop()
-    # tensors are not traced: every one that is not the series, and the numbers of 64 batches
+    # tensors are not traced: every one that is not the series
     held = {id(v): v for part in parts for v in vars(part).values() if isinstance(v, torch.Tensor)}
     tensors = sum(v.nbytes for v in held.values() if v.untyped_storage().data_ptr() != series.data_ptr())
-    tensors += 64 * BATCH * 8
+    loader.close()
     return (series.nbytes + objects + tensors) / series.nbytes
 
 

@@ -40,7 +40,8 @@ def test_unequal_lengths_keep_the_fused_kernel(program):
     np.savez(program.folder / "whole.npz", **arrays)
     np.savez(program.folder / "ragged.npz", **arrays, lengths=np.arange(60) % 9 + 1)
     for name in ("whole", "ragged"):
-        done = program("data=npz", f"data.path={name}.npz", "task=classification", "model=bilstm", "trainer=debug")
+        run = [f"data.path={name}.npz", f"hydra.run.dir={name}"]
+        done = program("data=npz", *run, "task=classification", "model=bilstm", "trainer=debug")
         assert done.returncode == 0, done.stderr
         assert "kernel of model.lstm: oneDNN" in done.stdout and "no fused kernel" not in done.stderr
 
