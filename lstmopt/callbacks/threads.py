@@ -9,6 +9,8 @@ import psutil
 import pytorch_lightning as pl
 import torch
 
+from lstmopt.errors import ConfigError
+
 WARM_UP = 3  # steps before the trial: kernels are made, memory is fetched
 ROUNDS = 5
 
@@ -26,9 +28,14 @@ class Threads(pl.Callback):
     Attributes:
         chosen: the number in use; None as long as nothing is decided.
         seconds: median seconds per step by number of threads.
+
+    Raises:
+        ConfigError: `count` is not positive.
     """
 
     def __init__(self, count: int | Literal["auto"] = "auto") -> None:
+        if count != "auto" and count < 1:
+            raise ConfigError(f"count={count} is no number of threads", "type callbacks.threads.count=1 or auto")
         self.count = count
         self.chosen: int | None = None
         self.seconds: dict[int, float] = {}

@@ -35,7 +35,7 @@ class Cached(Resident):
         folder: where the files are; None is `lstmopt` in `$XDG_CACHE_HOME` or `~/.cache`.
 
     Raises:
-        ConfigError: the data option does not say which files it reads.
+        ConfigError: the data option does not say which files it reads, or the folder cannot be written to.
     """
 
     def __init__(self, folder: str | None = None) -> None:
@@ -50,7 +50,14 @@ class Cached(Resident):
                 return restored(torch.load(path, mmap=True, weights_only=True))
             except (RuntimeError, EOFError, OSError, KeyError, TypeError, ValueError) as error:
                 print(f"{path} is not whole and is made again: {str(error).splitlines()[0]}")
-        self._write(path, *datamodule.load())
+        spec, splits = datamodule.load()
+        try:
+            self._write(path, spec, splits)
+        except OSError as error:
+            raise ConfigError(
+                f"the cache cannot be written to {self.folder}: {error.strerror}",
+                "type loader.folder=FOLDER, or loader=resident",
+            ) from None
         return restored(torch.load(path, mmap=True, weights_only=True))
 
     def _write(self, path: Path, spec: DataSpec, splits: dict[str, Split]) -> None:

@@ -7,6 +7,7 @@ import torch
 from foreign import Foreign, fit
 
 from lstmopt.callbacks.threads import ROUNDS, WARM_UP, Threads
+from lstmopt.errors import ConfigError
 
 
 class Slow(Foreign):
@@ -57,3 +58,8 @@ def test_a_number_that_was_typed_or_set_is_taken(four_cores, tmp_path, monkeypat
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     module, _ = fit(tmp_path, Threads(), module=Slow(2))
     assert set(module.used) == {four_cores}
+
+
+def test_no_threads_at_all_is_refused():
+    with pytest.raises(ConfigError, match="no number of threads"):
+        Threads(0)

@@ -143,6 +143,12 @@ def test_data_that_do_not_name_their_files_are_not_cached(folder):
         Cached(str(folder)).load(found)
 
 
+def test_a_folder_that_cannot_be_written_to_is_said(folder):
+    (folder / "cache").write_text("a file")
+    with pytest.raises(ConfigError, match="cannot be written"):
+        datamodule(folder, "co2", "cached")
+
+
 def test_device_copies_what_parts_share_once():
     series = torch.randn(50, 2)
     parts = [Windows(series, [numbers], 4, 2, [1]) for numbers in (range(20), range(25, 40))]
