@@ -49,6 +49,7 @@ def _optimizer(*names: str) -> Callable[[DictConfig], bool]:
     return lambda cfg: str(cfg.optimizer._target_).endswith(names)
 
 
+_OWN_LOSS = "TBPTT", "Recompute"
 _newton = _optimizer("NaturalGradient", "NewtonCG")  # conjugate gradients on the graph of one batch
 _closure = _optimizer("NaturalGradient", "NewtonCG", ".LBFGS")  # the loss is evaluated several times per step
 _kfac = _optimizer("KFAC")
@@ -106,7 +107,7 @@ RULES = [
     ),
     Rule(
         lambda cfg: (
-            _model(cfg) in ("LSTM", "LayerNormLSTM", "ResidualLSTM")
+            _model(cfg) in ("LSTM", "SplitLSTM", "LayerNormLSTM", "ResidualLSTM")
             and (cfg.model.get("dropout") or 0) > 0
             and cfg.model.get("num_layers") == 1
         ),
@@ -177,6 +178,11 @@ RULES = [
         lambda cfg: _memory(cfg, "GradientAccumulation") and cfg.trainer.accumulate_grad_batches != 1,
         "gradients would be accumulated twice",
         "trainer.accumulate_grad_batches=1 or memory=none",
+    ),
+    Rule(
+        lambda cfg: _value("callbacks.cuda_graph")(cfg) and (_newton(cfg) or _kfac(cfg) or _memory(cfg, *_OWN_LOSS)),
+        "a recorded step is the same kernels every time, and this optimizer or memory option needs more",
+        "trainer=gpu",
     ),
 ]
 

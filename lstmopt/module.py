@@ -115,7 +115,8 @@ class LSTMModule(pl.LightningModule):
         """The optimizer over all parameters; schedules are added by their callbacks."""
         options = getattr(self.optimizer, "keywords", {})
         make = self.optimizer
-        if self.device.type == "cpu" and all(options.get(name, 0) is None for name in ("foreach", "fused")):
+        scaled = getattr(getattr(self._trainer, "precision_plugin", None), "scaler", None) is not None
+        if not scaled and all(options.get(name, 0) is None for name in ("foreach", "fused")):
             make = partial(make, fused=True)  # type: ignore[call-arg]  # a third of the time for small models; torch has it off by default
         optimizer = make(decay_groups(self) if options.get("weight_decay") else self.named_parameters())
         if isinstance(optimizer, SecondOrder):

@@ -22,6 +22,7 @@ import torch
 
 FOLDER = Path(__file__).parent / "benchmarks"
 ROWS = ["overhead", "windows", "ragged", "start", "threads", "trials", "recompute", "scale", "throughput"]
+ROWS += ["gpu"] if torch.cuda.is_available() else []
 MARK = "<!-- measured -->"
 
 

@@ -33,6 +33,7 @@ EXAMPLES = {
 ON_A_GPU = {
     "unscales fp16 gradients itself": ["precision=fp16_mixed", "optimizer.fused=true"],
     "what this optimizer takes from the loss itself": ["precision=fp16_mixed", "optimizer=kfac"],
+    "a recorded step is the same kernels": ["trainer=gpu_graph", "memory=recompute"],
 }
 
 

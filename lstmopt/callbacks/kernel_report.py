@@ -35,7 +35,8 @@ class KernelReport(pl.Callback):
 
     def _look(self, name: str, layer: nn.LSTM | LoopLayer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if name not in self.found:
-            self.found[name] = kernel(layer, args[0] if args else kwargs["input"])
+            lengths = args[2] if len(args) > 2 else kwargs.get("lengths")
+            self.found[name] = kernel(layer, args[0] if args else kwargs["input"], lengths is not None)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

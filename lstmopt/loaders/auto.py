@@ -6,7 +6,6 @@ import psutil
 import torch
 
 from lstmopt.data.batch import DataSpec, Split
-from lstmopt.data.batch_loader import BatchLoader
 from lstmopt.loaders.cached import Cached
 from lstmopt.loaders.device import Device
 from lstmopt.loaders.resident import Resident
@@ -41,6 +40,7 @@ class Auto(Resident):
 
     def place(self, split: Split, device: torch.device) -> Split:
         """On a GPU that has room; otherwise where the part is."""
+        self.target = device.type
         if device.type != "cuda":
             self._say("resident, the data in main memory")
             return split
@@ -50,10 +50,6 @@ class Auto(Resident):
             return split
         self._say("device, the data on the GPU")
         return self._device.place(split, device)
-
-    def batches(self, split: Split, batch_size: int, shuffle: bool, seed: int) -> BatchLoader:
-        """The loader of a part."""
-        return self._device.batches(split, batch_size, shuffle, seed)
 
     def _say(self, choice: str) -> None:
         if not self._said:

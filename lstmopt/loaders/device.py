@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 from lstmopt.data.batch import Split
-from lstmopt.data.batch_loader import BatchLoader
 from lstmopt.loaders.resident import Resident
 
 
@@ -30,7 +29,3 @@ class Device(Resident):
         if id(value) not in self._moved:
             self._moved[id(value)] = (value, value.to(device))
         return self._moved[id(value)][1]
-
-    def batches(self, split: Split, batch_size: int, shuffle: bool, seed: int) -> BatchLoader:
-        """The loader of a part, whose numbers come where the part lies."""
-        return BatchLoader(split, batch_size, shuffle, seed, device=getattr(split, "device", "cpu"))

@@ -22,10 +22,18 @@ class Resident:
         """The data set's parts."""
         return datamodule.load()
 
+    target = "cpu"
+
     def place(self, split: Split, device: torch.device) -> Split:
         """A part where it is read from, for a training on `device`."""
+        self.target = device.type
         return split
 
     def batches(self, split: Split, batch_size: int, shuffle: bool, seed: int) -> BatchLoader:
         """The loader of a part that was placed."""
-        return BatchLoader(split, batch_size, shuffle, seed)
+        here = getattr(split, "device", torch.device("cpu"))
+        return BatchLoader(split, batch_size, shuffle, seed, pin_memory=self.pinned(here), device=here)
+
+    def pinned(self, here: torch.device) -> bool:
+        """Whether batches go from main memory to a GPU, which copies pinned ones while the host goes on."""
+        return self.target == "cuda" and here.type == "cpu"

@@ -1,5 +1,7 @@
 """Batches read by processes of their own."""
 
+import torch
+
 from lstmopt.data.batch import Split
 from lstmopt.data.batch_loader import BatchLoader
 from lstmopt.loaders.resident import Resident
@@ -12,7 +14,7 @@ class Workers(Resident):
         num_workers: reading processes.
         prefetch_factor: batches that each of them reads ahead.
         persistent_workers: keep them from epoch to epoch.
-        pin_memory: put batches where a GPU copies them from without waiting.
+        pin_memory: put batches where a GPU copies them from while the host goes on; None: where there is a GPU.
     """
 
     def __init__(
@@ -20,7 +22,7 @@ class Workers(Resident):
         num_workers: int = 2,
         prefetch_factor: int | None = 2,
         persistent_workers: bool = True,
-        pin_memory: bool = False,
+        pin_memory: bool | None = None,
     ) -> None:
         self.num_workers, self.prefetch_factor = num_workers, prefetch_factor
         self.persistent_workers, self.pin_memory = persistent_workers, pin_memory
@@ -35,5 +37,5 @@ class Workers(Resident):
             self.num_workers,
             self.prefetch_factor if self.num_workers else None,
             self.persistent_workers and self.num_workers > 0,
-            self.pin_memory,
+            self.pinned(torch.device("cpu")) if self.pin_memory is None else self.pin_memory,
         )

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from lstmopt.models.loop_layer import LoopLayer
+from lstmopt.models.padded_lstm import PaddedLSTM
+from lstmopt.models.split_lstm import SplitLayers, computed_in
 
 
 class Kernel(NamedTuple):
@@ -28,15 +30,20 @@ class GPU(NamedTuple):
     processors: int
 
 
-def kernel(layer: nn.LSTM | LoopLayer, x: Tensor | PackedSequence) -> Kernel:
+def kernel(layer: nn.LSTM | LoopLayer, x: Tensor | PackedSequence, unequal: bool = False) -> Kernel:
     """The kernel on which `layer` runs over `x` in training, under the autocast that is on.
+
+    Args:
+        layer: the LSTM.
+        x: its input.
+        unequal: it is also given lengths.
 
     What decides on a CPU: `use_mkldnn` and the two overloads of `lstm` in torch's aten/src/ATen/native/RNN.cpp.
     """
     if isinstance(layer, LoopLayer):
         return Kernel("Python loop", layer.because, fused=False)
     data, packed = (x.data, True) if isinstance(x, PackedSequence) else (x, False)
-    dtype = _computed_in(data)
+    dtype = computed_in(data)
     if data.device.type == "cpu":
         lost = _why_not_onednn(layer, dtype, packed)
         if lost:
@@ -48,15 +55,23 @@ def kernel(layer: nn.LSTM | LoopLayer, x: Tensor | PackedSequence) -> Kernel:
         return Kernel("native, step by step", f"cuDNN is off or does not take {_name(data.dtype)} input", fused=False)
     found = torch.cuda.get_device_properties(data.device)
     batch_size = len(x.sorted_indices) if isinstance(x, PackedSequence) and x.sorted_indices is not None else len(data)
+    layer, batch_size = as_called(layer, batch_size, dtype, unequal)
     return cudnn(layer, dtype, packed, batch_size, GPU(found.major, found.minor, found.multi_processor_count))
 
 
-def _computed_in(data: Tensor) -> torch.dtype:
-    """The number format after autocast, which leaves float64 alone."""
-    kind = data.device.type
-    if data.dtype != torch.float64 and torch.is_autocast_enabled(kind):
-        return torch.get_autocast_dtype(kind)
-    return data.dtype
+def as_called(layer: nn.LSTM, batch_size: int, dtype: torch.dtype, unequal: bool) -> tuple[nn.LSTM, int]:
+    """What an LSTM that calls its kernel layer by layer asks for: its least fitting layer, and the batch size."""
+    if not isinstance(layer, PaddedLSTM) or not (unequal or isinstance(layer, SplitLayers)):
+        return layer, batch_size
+    directions = 1 + layer.bidirectional
+    above = [directions * (layer.proj_size or layer.hidden_size)] * (layer.num_layers > 1)
+    inputs, hidden = [size + unequal for size in (layer.input_size, *above)], layer.hidden_size
+    if isinstance(layer, SplitLayers):
+        batch_size, _, hidden = layer.padded(batch_size, inputs[0], dtype)
+        inputs = [layer.padded(batch_size, size, dtype)[1] for size in inputs]
+    worst = next((size for size in inputs if size % 128), inputs[0])
+    called = nn.LSTM(worst, hidden, bidirectional=layer.bidirectional, proj_size=layer.proj_size, device="meta")
+    return called, batch_size
 
 
 def _why_not_onednn(lstm: nn.LSTM, dtype: torch.dtype, packed: bool) -> list[str]:

@@ -33,6 +33,8 @@ class LSTM(SequenceModel):
     Reference: Hochreiter & Schmidhuber 1997; forget gate: Gers et al. 2000.
     """
 
+    layers: type[PaddedLSTM] = PaddedLSTM
+
     def __init__(
         self,
         input_size: int,
@@ -46,7 +48,7 @@ class LSTM(SequenceModel):
         orthogonal: bool = False,
     ) -> None:
         super().__init__((proj_size or hidden_size) * (2 if bidirectional else 1), return_sequences)
-        self.lstm = PaddedLSTM(
+        self.lstm = self.layers(
             input_size,
             hidden_size,
             num_layers,

@@ -39,24 +39,31 @@ class PaddedLSTM(nn.LSTM):
         """
         steps = input.shape[1 if self.batch_first else 0]
         if lengths is None or (lengths.device.type == "cpu" and int(lengths.min()) == steps):
-            return super().forward(input, hx)
-        lengths = lengths.to(input.device)
+            return self._whole(input, hx)
+        return self._by_layer(input, hx, lengths.to(input.device))
+
+    def _whole(self, input: Tensor, hx: State | None) -> tuple[Tensor, State]:
+        """Sequences that are all as long as the input: nn.LSTM's own way."""
+        return super().forward(input, hx)
+
+    def _by_layer(self, input: Tensor, hx: State | None, lengths: Tensor | None) -> tuple[Tensor, State]:
+        """One call of the kernel for each layer."""
         x = input.transpose(0, 1) if self.batch_first else input
         directions, given = 1 + self.bidirectional, hx is not None
         if hx is None:
             size = self.num_layers * directions, x.shape[1]
             hx = x.new_zeros(*size, self.proj_size or self.hidden_size), x.new_zeros(*size, self.hidden_size)
         self.check_forward_args(input, hx, None)
-        padding = padding_mask(lengths, steps).to(x.dtype)
+        padding = [] if lengths is None else [padding_mask(lengths, len(x)).to(x.dtype)]
         last_h, last_c = [], []
         for layer in range(self.num_layers):
             here = slice(layer * directions, (layer + 1) * directions)
             h, c = hx[0][here], hx[1][here]
-            features = [x, padding]
-            if given and self.bidirectional:
-                features.append(_at_end(h[1], lengths, steps).to(x.dtype))
-            x, c = self._layer(torch.cat(features, dim=2), (h, c), self.all_weights[here], len(features) > 2)
-            last_h.append(self._last(x, lengths, h))
+            features = [x, *padding]
+            if lengths is not None and given and self.bidirectional:
+                features.append(_at_end(h[1], lengths, len(x)).to(x.dtype))
+            x, c = self._layer(features, (h, c), self.all_weights[here])
+            last_h.append(x[-1][None] if lengths is None else self._last(x, lengths, h))
             last_c.append(c)
             if layer < self.num_layers - 1:
                 x = F.dropout(x, self.dropout, self.training)
@@ -64,23 +71,33 @@ class PaddedLSTM(nn.LSTM):
         out = x.transpose(0, 1) if self.batch_first else x.view_as(x)
         return out, (torch.cat(last_h), torch.cat(last_c))
 
-    def _layer(self, x: Tensor, state: State, weights: Sequence[Sequence[Tensor]], late: bool) -> tuple[Tensor, Tensor]:
-        """The output `[T, B, ...]` and the last c of one layer.
+    def _layer(
+        self, features: list[Tensor], state: State, weights: Sequence[Sequence[Tensor]]
+    ) -> tuple[Tensor, Tensor]:
+        """The output `[T, B, ...]` and the last c of one layer, of its input, the padding and what a late start needs.
 
-        A backward direction loses its first h in the padding. Where it is not zero (`late`), it is among the features,
-        at the last valid step, and its products with the recurrent weights are added there.
+        A backward direction loses its first h in the padding. Where it is not zero, it is among the features, at
+        the last valid step, and its products with the recurrent weights are added there.
         """
         h, c = state
-        columns = [[closing(self.hidden_size).to(x)[:, None]] for _ in weights]
-        if late:
+        if len(features) == 1:
+            return self._run(features[0], (h, c), weights)
+        columns = [[closing(self.hidden_size, of_input)[:, None]] for of_input, *_ in weights]
+        if len(features) > 2:
             (_, forward, *_), (_, backward, *_) = weights
             columns[0].append(torch.zeros_like(forward))
             columns[1].append(backward)
             h = torch.stack((h[0], torch.zeros_like(h[1])))
-        flat = []
-        for (of_input, *others), more in zip(weights, columns, strict=True):
-            flat += [torch.cat((of_input, *more), dim=1), *others]
-        out, _, c = torch.lstm(x, (h, c), flat, self.bias, 1, 0.0, self.training, self.bidirectional, False)
+        wider = [
+            (torch.cat((of_input, *more), dim=1), *others)
+            for (of_input, *others), more in zip(weights, columns, strict=True)
+        ]
+        return self._run(torch.cat(features, dim=2), (h, c), wider)
+
+    def _run(self, x: Tensor, state: State, weights: Sequence[Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
+        """The kernel of one layer over x `[T, B, I]`: its output and the last c."""
+        flat = [weight for direction in weights for weight in direction]
+        out, _, c = torch.lstm(x, state, flat, self.bias, 1, 0.0, self.training, self.bidirectional, False)
         return out, c
 
     def _last(self, out: Tensor, lengths: Tensor, before: Tensor) -> Tensor:
@@ -97,9 +114,9 @@ def padding_mask(lengths: Tensor, steps: int) -> Tensor:
     return torch.arange(steps, device=lengths.device)[:, None, None] >= lengths[:, None]
 
 
-def closing(hidden_size: int) -> Tensor:
-    """What is added to the sums of the gates i, f, g, o in the padding, `[4 H]`."""
-    return torch.tensor([[-CLOSED], [CLOSED], [0.0], [-CLOSED]]).expand(4, hidden_size).flatten()
+def closing(hidden_size: int, like: Tensor) -> Tensor:
+    """What is added to the sums of the gates i, f, g, o in the padding, `[4 H]`, made on the device of `like`."""
+    return torch.cat([like.new_full((hidden_size,), value) for value in (-CLOSED, CLOSED, 0.0, -CLOSED)])
 
 
 def _at_end(h: Tensor, lengths: Tensor, steps: int) -> Tensor:

@@ -76,7 +76,7 @@ def lstm_rows(lstm: nn.LSTM, run: Run, gradients: tuple[Tensor, ...]) -> list[Ro
     closed = x.new_zeros(*x.shape[:2], 4 * hidden)
     lengths = None if run.lengths is None else run.lengths.to(x.device)
     if lengths is not None:
-        closed = padding_mask(lengths, len(x)) * closing(hidden).to(closed)
+        closed = padding_mask(lengths, len(x)) * closing(hidden, closed)
     probes, inputs, last_h, last_c = [], [], [], []
     with torch.random.fork_rng(devices=[]):
         torch.set_rng_state(run.random)

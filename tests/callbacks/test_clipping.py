@@ -91,6 +91,36 @@ def test_a_step_without_a_finite_gradient_changes_nothing(cls, accumulate, preci
     assert "grad_norm/skipped_steps" in (tmp_path / "lightning_logs" / "version_0" / "metrics.csv").read_text()
 
 
+def fused_adam(parameters):
+    return torch.optim.Adam(parameters, lr=0.01, fused=True)
+
+
+def on_a_gpu(cls):
+    """A callback that takes the CPU for a device whose numbers are not at hand."""
+    return type(cls.__name__, (cls,), {"host": "none"})()
+
+
+@pytest.mark.parametrize("cls", ALL)
+def test_a_fused_adam_leaves_the_step_out_by_itself(cls, tmp_path, monkeypatch):
+    """The same weights, and the same count, as where the host looks at every norm."""
+    there, here = on_a_gpu(cls), cls()
+    modules = [Planted({3, 4}, fused_adam) for _ in "ab"]
+    fit(tmp_path / "a", here, module=modules[0])
+    monkeypatch.setattr("lstmopt.callbacks.gradient_norm.math.isfinite", None)  # nobody looks
+    fit(tmp_path / "b", there, module=modules[1])
+    assert here.skipped == there.skipped == there.state_dict()["skipped"] == 2
+    for (step, weights, state), (other, theirs, their_state) in zip(*(m.states for m in modules), strict=True):
+        assert step == other and same(weights, theirs), step
+        assert step == 0 or all(same(state[k]["exp_avg"], their_state[k]["exp_avg"]) for k in state)
+
+
+def test_a_run_whose_every_step_is_left_out_on_the_device_ends(tmp_path):
+    module = Planted(set(range(3, 200)), fused_adam)
+    with pytest.raises(ConfigError, match=r"gradients of \d+ steps in a row"):
+        fit(tmp_path, on_a_gpu(GradientNormClipping), module=module, epochs=20)
+    assert all(p.isfinite().all() for p in module.parameters())
+
+
 def test_without_skipping_the_weights_are_lost(tmp_path):
     module = Planted({3})
     fit(tmp_path, GradientNormClipping(skip_nonfinite=False), module=module)

@@ -16,10 +16,10 @@ AT_LEAST = {
     "gradient_clip": 5,
     "precision": 4,
     "memory": 4,
-    "model": 6,
+    "model": 8,
     "profiler": 6,
     "loader": 5,
-    "trainer": 3,
+    "trainer": 4,
     "logger": 3,
 }
 BOUND = 0.0176
@@ -35,6 +35,7 @@ REFUSED = {
     "precision=fp16_mixed": "needs a GPU",
     "memory=tbptt": "one label per sequence",
     "trainer=gpu": "no GPU",
+    "trainer=gpu_graph": "no GPU",
 }
 FOUND = {group: sorted(file.stem for file in Path(conf_dir(), group).glob("*.yaml")) for group in AT_LEAST}
 

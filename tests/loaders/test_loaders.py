@@ -14,6 +14,8 @@ from lstmopt.errors import ConfigError
 from lstmopt.loaders.auto import Auto
 from lstmopt.loaders.cached import Cached
 from lstmopt.loaders.device import Device
+from lstmopt.loaders.resident import Resident
+from lstmopt.loaders.workers import Workers
 
 LOADERS = sorted(path.stem for path in Path(conf_dir(), "loader").glob("*.yaml"))
 DATA = {
@@ -158,6 +160,17 @@ def test_device_copies_what_parts_share_once():
     assert placed[0].ranges == parts[0].ranges and len(placed[1]) == 15
     for batch in loader.batches(placed[0], 4, True, 0):
         assert batch.x.device == there and batch.x.shape[1:] == (4, 2) and batch.y.shape[1:] == (2, 1)
+
+
+@pytest.mark.parametrize("make", [Resident, Workers, Auto, lambda: Workers(pin_memory=True)])
+def test_batches_in_main_memory_are_pinned_for_a_gpu(make, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1, 1))  # no room on it
+    part = Windows(torch.randn(50, 2), [range(20)], 4, 2, [1])
+    loader = make()
+    always = getattr(loader, "pin_memory", None) is True
+    for device, pinned in (("cuda", True), ("cpu", always)):
+        placed = loader.place(part, torch.device(device))
+        assert placed is part and loader.batches(placed, 4, True, 0).pin_memory is pinned
 
 
 def test_auto_takes_the_cache_where_memory_is_short(folder, capsys):
