@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from lstmopt.checkpoint_file import CheckpointFile
 from lstmopt.data.datamodule import DataModule
 from lstmopt.errors import ConfigError, UserError
 from lstmopt.module import LSTMModule
@@ -51,6 +52,7 @@ def build(cfg: DictConfig, output_dir: str) -> Parts:
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         enable_autolog_hparams=False,
+        plugins=[CheckpointFile()],
     )
     return Parts(datamodule, module, trainer)
 

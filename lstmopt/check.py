@@ -10,7 +10,13 @@ from typing import Any, Literal, NamedTuple
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-TOP_LEVEL: dict[str, Any] = {"seed": int, "monitor": str, "mode": Literal["min", "max"], "resume": str}
+TOP_LEVEL: dict[str, Any] = {
+    "seed": int,
+    "monitor": str,
+    "mode": Literal["min", "max"],
+    "resume.path": str,
+    "resume.allow": list[str],
+}
 
 # by the last word of a key, wherever it stands
 RANGES = {
@@ -62,6 +68,8 @@ RANGES = {
     "accumulate_grad_batches": "[1, inf)",
     "check_val_every_n_epoch": "[1, inf)",
     "every_n_epochs": "[1, inf)",
+    "every_n_steps": "[1, inf)",
+    "every_n_seconds": "(0, inf)",
     "refresh_seconds": "[0, inf)",
     "batches": "[1, inf)",
     "chunk_length": "[1, inf)",
@@ -123,8 +131,10 @@ def problems(cfg: DictConfig) -> list[str]:
 def _leaves(plain: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     """(key, value, type hint) of every top-level value and of every argument of every target."""
     for key, hint in TOP_LEVEL.items():
-        yield key, plain[key], hint
-    stack: list[tuple[str, Any]] = [(k, v) for k, v in plain.items() if k not in TOP_LEVEL]
+        family, _, name = key.partition(".")
+        yield key, plain[family][name] if name else plain[family], hint
+    known = {key.partition(".")[0] for key in TOP_LEVEL}
+    stack: list[tuple[str, Any]] = [(k, v) for k, v in plain.items() if k not in known]
     while stack:
         path, node = stack.pop(0)
         if not isinstance(node, Mapping):

@@ -125,8 +125,15 @@ class LSTMModule(pl.LightningModule):
         return optimizer
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the facts that predictions need without the data: the scaler, the names, the vocabulary."""
+        """Add the facts that predictions need without the data (the scaler, the names, the vocabulary), and where the
+        epoch's mean loss stands."""
         checkpoint["data_spec"] = vars(self.task.spec).copy()
+        checkpoint["train_loss"] = {"sum": self._loss_sum.cpu(), "count": self._loss_count}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the epoch's mean loss."""
+        loss = checkpoint.get("train_loss", {"sum": self._loss_sum, "count": self._loss_count})
+        self._loss_sum, self._loss_count = loss["sum"], loss["count"]
 
     @torch.no_grad()
     def predict_batch(self, batch: Batch) -> Tensor:

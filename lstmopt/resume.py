@@ -1,60 +1,70 @@
 """Finding the checkpoint that a run goes on from, and making sure that it fits."""
 
-import pickle
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from lstmopt.callbacks.last_checkpoint import NAME, PREVIOUS
+from lstmopt.checkpoint_file import damage, read
 from lstmopt.errors import CheckpointError
 
 
-def find(resume: str, output_dir: Path) -> str | None:
-    """The checkpoint to go on from: `auto` is the run folder's `last.ckpt` if there is one, `none` is none.
+def find(path: str, output_dir: Path) -> str | None:
+    """The checkpoint to go on from: `auto` is the newest good one of the run folder if there is one, `none` is none.
 
     Raises:
-        CheckpointError: a named file does not exist.
+        CheckpointError: a named file does not exist or is damaged, or all of the run folder's are.
     """
-    if resume == "none":
+    if path == "none":
         return None
-    if resume == "auto":
-        last = output_dir / "checkpoints" / "last.ckpt"
-        return str(last) if last.is_file() else None
-    if not Path(resume).is_file():
-        raise CheckpointError(f"resume={resume}: there is no such file", "type resume=FOLDER/checkpoints/last.ckpt")
-    return resume
+    if path == "auto":
+        return _newest(output_dir / "checkpoints")
+    if "://" in path:
+        raise CheckpointError(f"resume={path} is not a file of this machine", "get it first, then type resume=FILE")
+    if not Path(path).is_file():
+        raise CheckpointError(f"resume={path}: there is no such file", "type resume=FOLDER/checkpoints/last.ckpt")
+    problem, before = damage(Path(path)), Path(path).with_name(PREVIOUS)
+    if problem:
+        other = f"resume={before}" if before.is_file() and not damage(before) else "resume=PATH of another checkpoint"
+        raise CheckpointError(
+            f"resume={path} is not a checkpoint of a run, or it is damaged: {problem}",
+            f"type {other}, or resume=none to train anew",
+        )
+    return path
 
 
-def verify(path: str | Path, module: nn.Module | None = None, max_epochs: int | None = None) -> dict[str, Any]:
-    """Read a checkpoint as plain data and compare its weights with the module's.
+def _newest(folder: Path) -> str | None:
+    problems: dict[Path, str] = {}
+    for name in (NAME, PREVIOUS):
+        path = folder / name
+        if not path.is_file():
+            continue
+        problem = damage(path)
+        if problem is None:
+            for other, why in problems.items():
+                print(f"{other} is damaged ({why}); {path}, the one before it, is good")
+            return str(path)
+        problems[path] = problem
+    if problems:
+        told = "; ".join(f"{path} is damaged ({why})" for path, why in problems.items())
+        raise CheckpointError(told, "type resume=none to train anew, or resume=PATH of another checkpoint")
+    return None
+
+
+def fits(path: str, checkpoint: dict[str, Any], module: nn.Module) -> None:
+    """Compare a checkpoint's weights with the module's.
 
     Raises:
-        CheckpointError: it is not a checkpoint, is damaged, or belongs to another model.
+        CheckpointError: they belong to another model.
     """
-    try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        saved: dict[str, Tensor] = checkpoint["state_dict"]
-        checkpoint["global_step"], checkpoint["epoch"], checkpoint["loops"]
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
+    differing = differences(checkpoint["state_dict"], module.state_dict())
+    if differing:
         raise CheckpointError(
-            f"{path} is not a checkpoint of a run, or it is damaged",
-            "type resume=none to train anew, or resume=PATH of another checkpoint",
-        ) from error
-    if module is not None:
-        differing = differences(saved, module.state_dict())
-        if differing:
-            raise CheckpointError(
-                f"{path} belongs to another model: {', '.join(differing[:3])}"
-                + (f" and {len(differing) - 3} more" if len(differing) > 3 else ""),
-                "type the same data, task and model options as that run, or resume=none",
-            )
-    if max_epochs is not None and checkpoint["epoch"] >= max_epochs:
-        raise CheckpointError(
-            f"{path} has seen {checkpoint['epoch']} epochs already, and trainer.max_epochs is {max_epochs}",
-            f"type trainer.max_epochs={2 * checkpoint['epoch']}, or resume=none",
+            f"{path} belongs to another model: {', '.join(differing[:3])}"
+            + (f" and {len(differing) - 3} more" if len(differing) > 3 else ""),
+            "type the same data, task and model options as that run, or resume=none",
         )
-    return checkpoint
 
 
 def differences(saved: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[str]:
@@ -69,5 +79,5 @@ def differences(saved: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[str
 
 def weights(path: Path) -> dict[str, Tensor]:
     """The weights of a checkpoint."""
-    state: dict[str, Tensor] = verify(path)["state_dict"]
+    state: dict[str, Tensor] = read(path)["state_dict"]
     return state

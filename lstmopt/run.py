@@ -1,6 +1,5 @@
 """One run, from the checked config to its results."""
 
-import shutil
 import signal
 import time
 import warnings
@@ -11,13 +10,14 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from lstmopt import check, compat, results
+from lstmopt import check, compat, results, resume, run_facts, run_folder
 from lstmopt.build import Parts, build
 from lstmopt.callbacks.throughput import Throughput
-from lstmopt.errors import ConfigError, Interrupted, UserError
+from lstmopt.checkpoint_file import read
+from lstmopt.errors import CheckpointError, ConfigError, Interrupted, UserError
 from lstmopt.evaluate import baselines
 from lstmopt.loggers import RunTensorBoard
-from lstmopt.resume import find, verify, weights
+from lstmopt.run_facts import RunFacts
 
 
 def run(cfg: DictConfig) -> float:
@@ -31,6 +31,7 @@ def run(cfg: DictConfig) -> float:
         Interrupted: a signal stopped the training; `results.json` says `stopped`.
     """
     output_dir = Path(HydraConfig.get().runtime.output_dir)
+    run_folder.hold(output_dir)
     try:
         search_path = [source.path for source in HydraConfig.get().runtime.config_sources if source.schema == "file"]
         problems = compat.shadowed(search_path) + check.problems(cfg)
@@ -39,23 +40,39 @@ def run(cfg: DictConfig) -> float:
             raise ConfigError("\n".join(problems))
         return _train(cfg, output_dir)
     except UserError:
-        _remove_unused(output_dir)
+        run_folder.remove_unused(output_dir)
         raise
+    finally:
+        run_folder.release(output_dir)
 
 
 def _train(cfg: DictConfig, output_dir: Path) -> float:
-    checkpoint = find(cfg.resume, output_dir)
+    checkpoint = resume.find(cfg.resume.path, output_dir)
     finished = results.finished(output_dir, cfg.trainer.max_epochs)
-    if checkpoint and finished and cfg.resume == "auto":
+    if checkpoint and finished and cfg.resume.path == "auto":
         print(f"{output_dir} is finished; resume=none trains anew, a larger trainer.max_epochs goes on")
         return float(finished["best"])
-    if checkpoint and OmegaConf.select(cfg, "logger.tensorboard"):
-        cfg.logger.tensorboard.purge_step = verify(checkpoint)["global_step"]
+    saved = read(Path(checkpoint)) if checkpoint else {}
+    before, now, allow = saved.get("run", {}), run_facts.settings(cfg), list(cfg.resume.allow)
+    changed = run_facts.changes(str(checkpoint), before, now, allow)
+    if OmegaConf.select(cfg, "logger.tensorboard") and any(output_dir.glob("events.out.*")):
+        cfg.logger.tensorboard.purge_step = saved.get("global_step", 0)
     quiet()
     parts = build(cfg, str(output_dir))
-    if checkpoint:
-        verify(checkpoint, parts.module, cfg.trainer.max_epochs)
+    data = run_facts.digest(parts.datamodule.splits)
+    if saved:
+        run_facts.changes(str(checkpoint), before, now | {"data": data}, allow)
+        resume.fits(str(checkpoint), saved, parts.module)
+        epochs, most = saved["epoch"], cfg.trainer.max_epochs
+        if epochs > most or (epochs == most and cfg.resume.path != "auto"):
+            raise CheckpointError(
+                f"{checkpoint} has seen {epochs} epochs already, and trainer.max_epochs is {most}",
+                f"type trainer.max_epochs={2 * epochs}, or resume=none",
+            )
         print(f"going on from {checkpoint}")
+    run_folder.room(output_dir, 3 * sum(p.nbytes for p in parts.module.parameters()))
+    facts = RunFacts(now, data, changed, before.get("metrics", {}))
+    parts.trainer.callbacks.insert(0, facts)  # type: ignore[attr-defined]
     began = time.monotonic()
     status = "completed"
     try:
@@ -71,7 +88,8 @@ def _train(cfg: DictConfig, output_dir: Path) -> float:
         raise
     finally:
         result = _facts(cfg, parts, output_dir) | {"status": status, "train_seconds": time.monotonic() - began}
-        if parts.trainer.global_step:
+        result["metrics"] = facts.metrics(parts.trainer)
+        if parts.trainer.global_step and output_dir.is_dir() and status != "completed":
             results.write(output_dir, result)
     _test(parts, output_dir, result)
     results.write(output_dir, result)
@@ -110,7 +128,7 @@ def _test(parts: Parts, output_dir: Path, result: dict[str, Any]) -> None:
     """Test metrics of the best epoch's weights, the baselines', and the picture."""
     task = parts.module.task
     if result["checkpoint"]:
-        parts.module.load_state_dict(weights(output_dir / result["checkpoint"]))
+        parts.module.load_state_dict(resume.weights(output_dir / result["checkpoint"]))
     result["metrics"] |= parts.trainer.test(parts.module, datamodule=parts.datamodule, verbose=False)[0]
     scores = baselines(task, parts.datamodule)
     best = next(iter(scores))
@@ -136,17 +154,6 @@ def _hparams(cfg: DictConfig, parts: Parts, result: dict[str, Any]) -> None:
     for logger in parts.trainer.loggers:
         if isinstance(logger, RunTensorBoard):
             logger.log_result(settings, metrics)
-
-
-def _remove_unused(output_dir: Path) -> None:
-    """Remove a run folder that holds nothing but Hydra's copy of the config."""
-    left = [path for path in output_dir.glob("*") if path.name != ".hydra"]
-    if output_dir.is_dir() and not left:
-        shutil.rmtree(output_dir)
-        for parent in output_dir.parents[:2]:  # the date folder, and outputs/
-            if any(parent.iterdir()) or parent == Path.cwd():
-                break
-            parent.rmdir()
 
 
 def quiet() -> None:

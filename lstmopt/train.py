@@ -1,6 +1,7 @@
 """The program: `python train.py ...` and `lstmopt-train ...`."""
 
 import os
+import re
 import sys
 from typing import NoReturn
 
@@ -33,6 +34,7 @@ def main() -> None:
     0 done; 2 the user's mistake, told in one message; 130 or 143 stopped by a signal, after `last.ckpt` was
     saved; 1 a defect, with its traceback.
     """
+    sys.argv[1:] = [re.sub("^resume=", "resume.path=", word) for word in sys.argv[1:]]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes exceptions on instead of ending the program
     try:
         job()

@@ -1,6 +1,7 @@
 """The checkpoint of the best epoch."""
 
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -30,3 +31,8 @@ class BestCheckpoint(ModelCheckpoint):
         """Settle the folder before Lightning does."""
         self.dirpath = self.dirpath or str(Path(trainer.default_root_dir) / "checkpoints")
         super().setup(trainer, pl_module, stage)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Lightning's, and the newest score."""
+        super().load_state_dict(state_dict)
+        self.current_score = state_dict["current_score"]

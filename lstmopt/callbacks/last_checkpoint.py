@@ -2,7 +2,7 @@
 
 import os
 import signal
-import tempfile
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -10,38 +10,68 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
-from lstmopt.errors import Interrupted
+from lstmopt.checkpoint_file import CheckpointFile, keep_previous, sync_folder
+from lstmopt.errors import CheckpointError, Interrupted
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # the last is what SLURM can be asked to send
+NAME, PREVIOUS = "last.ckpt", "previous.ckpt"
 
 
 class LastCheckpoint(Checkpoint):
-    """Write `last.ckpt` after every epoch, and when SIGINT or SIGTERM asks the run to stop.
+    """Write `last.ckpt` after every epoch, now and then within one, and when a signal asks the run to stop.
 
-    It is always the newest state, whatever the metric does. A signal is answered at the next batch after which
-    a resumed run goes on exactly: no gradients are half accumulated and no validation is due. A second SIGINT
-    ends the run at once. Being a `Checkpoint` callback, Lightning runs it after all others, so their states are
-    up to date in the file.
+    It is always the newest state, whatever the metric does; the one before stays as `previous.ckpt`. Within an epoch it
+    is written only after batches from which a resumed run goes on exactly: no gradients are half accumulated and no
+    validation is due. SIGINT, SIGTERM and SIGUSR1 are answered at the next of them. A second SIGINT ends the run at
+    once. Being a `Checkpoint` callback, Lightning runs it after all others, so their states are up to date in the file.
 
     Args:
         dirpath: folder; None is `checkpoints` in the run folder.
+        every_n_steps: optimizer steps between two files within an epoch; None is none.
+        every_n_seconds: seconds between two files, likewise.
 
     Raises:
         Interrupted: after the state was saved on a signal.
+        CheckpointError: the file cannot be written.
     """
 
-    def __init__(self, dirpath: str | None = None) -> None:
+    def __init__(
+        self, dirpath: str | None = None, every_n_steps: int | None = None, every_n_seconds: float | None = 600.0
+    ) -> None:
         super().__init__()
-        self.dirpath = dirpath
+        self.dirpath, self.every_n_steps, self.every_n_seconds = dirpath, every_n_steps, every_n_seconds
         self.signum: int | None = None
         self._handlers: dict[int, Any] = {}
+        self._saved_at = (0, 0.0)  # step and time
 
     @property
     def state_key(self) -> str:
         """Nothing is kept; the key must not hold the folder."""
         return type(self).__name__
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Make the folder, remove what a killed run left half written, and have files written whole."""
+        if stage != "fit":
+            return
+        trainer.strategy.checkpoint_io = CheckpointFile()
+        folder = self._folder(trainer)
+        if trainer.is_global_zero:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                for part in folder.glob("*.part"):
+                    part.unlink()
+            except OSError as error:
+                raise CheckpointError(
+                    f"cannot write to {folder}: {error.strerror}", "type hydra.run.dir=FOLDER"
+                ) from error
+
+    def _folder(self, trainer: pl.Trainer) -> Path:
+        return Path(self.dirpath or Path(trainer.default_root_dir) / "checkpoints")
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take over SIGINT and SIGTERM."""
-        for signum in (signal.SIGINT, signal.SIGTERM):
+        """Take over the signals."""
+        self._saved_at = trainer.global_step, time.monotonic()
+        for signum in SIGNALS:
             self._handlers[signum] = signal.signal(signum, self._remember)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -58,8 +88,8 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Answer a signal where the run can go on from exactly."""
-        if self.signum is None:
+        """Save or answer a signal, where the run can go on from exactly."""
+        if self.signum is None and not self._due(trainer):
             return
         loop = trainer.fit_loop.epoch_loop
         if not (
@@ -67,27 +97,31 @@ class LastCheckpoint(Checkpoint):
             or trainer.fit_loop._should_accumulate()
             or loop._should_check_val_fx(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
         ):
-            self._stop(trainer, self.signum)
+            self._save_or_stop(trainer)
+
+    def _due(self, trainer: pl.Trainer) -> bool:
+        step, saved = self._saved_at
+        if self.every_n_steps and trainer.global_step >= step + self.every_n_steps:
+            return True
+        return self.every_n_seconds is not None and time.monotonic() > saved + self.every_n_seconds
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save; answer a signal that came during validation."""
-        if self.signum is not None:
-            self._stop(trainer, self.signum)
-        self.save(trainer)
+        self._save_or_stop(trainer)
 
-    def _stop(self, trainer: pl.Trainer, signum: int) -> None:
+    def _save_or_stop(self, trainer: pl.Trainer) -> None:
         self.save(trainer)
-        raise Interrupted(signum)
+        if self.signum is not None:
+            raise Interrupted(signal.SIGTERM if self.signum == signal.SIGUSR1 else self.signum)
 
     def save(self, trainer: pl.Trainer) -> None:
-        """Write `last.ckpt` so that a reader sees the old file or the new one, never a part."""
-        folder = Path(self.dirpath or Path(trainer.default_root_dir) / "checkpoints")
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(dir=folder, suffix=".part")
-        os.close(handle)
-        try:
-            trainer.save_checkpoint(part)
-            os.replace(part, folder / "last.ckpt")
-        except BaseException:
-            Path(part).unlink(missing_ok=True)
-            raise
+        """Write `last.ckpt`; a reader sees the old file or the new one, never a part."""
+        folder = self._folder(trainer)
+        last, new = folder / NAME, folder / "next.part"
+        trainer.save_checkpoint(new)
+        if trainer.is_global_zero:
+            if last.is_file():
+                keep_previous(last, folder / PREVIOUS)
+            os.replace(new, last)
+            sync_folder(folder)
+        self._saved_at = trainer.global_step, time.monotonic()

@@ -7,7 +7,8 @@ from pytorch_lightning.callbacks import LearningRateMonitor
 
 
 class LRMonitor(LearningRateMonitor):
-    """Lightning's `LearningRateMonitor`, which keeps still where nothing is logged instead of ending the run.
+    """Lightning's `LearningRateMonitor`, but a step is logged once, however many batches it takes, and where nothing is
+    logged it keeps still instead of ending the run.
 
     Args:
         logging_interval: `step`, `epoch`, or None: as the schedule steps.
@@ -17,12 +18,15 @@ class LRMonitor(LearningRateMonitor):
 
     def on_train_start(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
         """Find out what there is to log."""
+        self._logged = -1
         if trainer.loggers:
             super().on_train_start(trainer, *args, **kwargs)
 
     def on_train_batch_start(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
         """Log per step."""
-        if trainer.loggers:
+        step = trainer.fit_loop.epoch_loop._batches_that_stepped
+        if trainer.loggers and step != self._logged:
+            self._logged = step
             super().on_train_batch_start(trainer, *args, **kwargs)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:

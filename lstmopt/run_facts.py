@@ -1,0 +1,171 @@
+"""What a run is made of, kept in its checkpoints, so that it goes on as what it was."""
+
+import hashlib
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from lstmopt.data.batch import Split
+from lstmopt.errors import CheckpointError
+from lstmopt.results import versions
+
+FORMAT = 1
+WHOLE = ("seed", "monitor", "mode", "data", "task", "model", "optimizer")
+SLOTS = ("lr_schedule", "gradient_clip", "precision", "memory")  # of the callbacks, those that change the training
+TRAINER = (
+    "accumulate_grad_batches",
+    "limit_train_batches",
+    "limit_val_batches",
+    "overfit_batches",
+    "val_check_interval",
+    "check_val_every_n_epoch",
+)
+ELSEWHERE = ("data.path", "data.root")  # the same data may lie in another place
+FIXED = ("optimizer._target_", "callbacks.lr_schedule", "data._target_", "task._target_", "model._target_")
+SAMPLE = 2**28  # bytes of an array that are looked at
+
+
+class RunFacts(pl.Callback):
+    """Put into every checkpoint what the run is made of; on a resume, bring in what may differ.
+
+    Optimizer settings stand in a checkpoint, so that those typed anew have no effect by themselves. Here the allowed
+    ones are put in place after the state was restored; a new learning rate keeps its schedule: all rates are multiplied
+    by new / old.
+
+    Args:
+        config: settings by dotted key, from `settings`.
+        data: digest of the data, from `digest`.
+        changed: allowed settings that differ, (old, new) by dotted key.
+        metrics: logged so far, of the checkpoint that the run goes on from.
+    """
+
+    def __init__(
+        self, config: dict[str, Any], data: str, changed: dict[str, tuple[Any, Any]], metrics: dict[str, float]
+    ) -> None:
+        self.config, self.data, self.changed, self._metrics = config, data, changed, metrics
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the facts."""
+        facts = {"format": FORMAT, "versions": versions(), "config": self.config, "data": self.data}
+        checkpoint["run"] = facts | {"metrics": self.metrics(trainer)}
+
+    def metrics(self, trainer: pl.Trainer) -> dict[str, float]:
+        """The newest value of everything logged, in this process or before."""
+        return self._metrics | {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Bring in the allowed changes."""
+        for key, (old, new) in self.changed.items():
+            family, _, name = key.partition(".")
+            if family != "optimizer":
+                continue
+            for group in (group for optimizer in trainer.optimizers for group in optimizer.param_groups):
+                if name == "lr":
+                    for rate in ("lr", "initial_lr", "max_lr", "min_lr"):
+                        if rate in group:
+                            group[rate] *= new / old
+                elif _plain(group.get(name)) == old:
+                    group[name] = tuple(new) if isinstance(new, list) else new
+            if name == "lr":
+                for scheduler in (config.scheduler for config in trainer.lr_scheduler_configs):
+                    if hasattr(scheduler, "base_lrs"):
+                        scheduler.base_lrs = [rate * new / old for rate in scheduler.base_lrs]
+        self.changed = {}
+
+
+def settings(cfg: DictConfig) -> dict[str, Any]:
+    """All that the weights at the end depend on, by dotted key; what comes from the environment is not looked up."""
+    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=False)  # type: ignore[assignment]
+    tree = {name: plain[name] for name in WHOLE}
+    tree["trainer"] = {name: plain["trainer"][name] for name in TRAINER if name in plain["trainer"]}
+    tree["callbacks"] = {name: node for name, node in (plain.get("callbacks") or {}).items() if name in SLOTS and node}
+    return {key: value for key, value in _leaves(tree) if key not in ELSEWHERE}
+
+
+def digest(splits: dict[str, Split]) -> str:
+    """SHA-256 of the data's arrays; of those above 256 MB an even sample is taken."""
+    found = hashlib.sha256()
+    seen: set[int] = set()
+    for name, split in sorted(splits.items()):
+        for key, value in split.arguments().items():
+            if not isinstance(value, Tensor):
+                found.update(f"{name} {key} {value}".encode())
+            elif value.data_ptr() not in seen:
+                seen.add(value.data_ptr())
+                step = -(-value.nbytes // SAMPLE) or 1
+                found.update(f"{name} {key} {value.dtype} {tuple(value.shape)}".encode())
+                found.update(value.detach().cpu().reshape(-1)[::step].contiguous().view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def changes(path: str, saved: dict[str, Any], now: dict[str, Any], allow: list[str]) -> dict[str, tuple[Any, Any]]:
+    """The allowed settings in which a checkpoint differs from the config, (old, new) by key.
+
+    Args:
+        path: of the checkpoint, for the message.
+        saved: what `RunFacts` put into it; empty where it comes from elsewhere.
+        now: `settings` of the config, and `data`.
+        allow: keys, or families of keys as `model`, that may differ.
+
+    Raises:
+        CheckpointError: others differ, or such that cannot change within a run.
+    """
+    before = saved.get("config", {}) | ({"data": saved["data"]} if "data" in saved and "data" in now else {})
+    if not before:
+        return {}
+    differing = {key: (before.get(key), now.get(key)) for key in now | before if before.get(key) != now.get(key)}
+    if "data" not in now:
+        differing.pop("data", None)
+    allowed = {key: pair for key, pair in differing.items() if _within(key, allow)}
+    fixed = [key for key in allowed if _within(key, list(FIXED))]
+    if fixed:
+        raise CheckpointError(
+            f"{fixed[0]} cannot change within a run: its state in {path} has no meaning for another",
+            "leave it out of resume.allow, or type resume=none",
+        )
+    refused = [key for key in differing if key not in allowed]
+    if refused:
+        shown = "; ".join(_told(key, *differing[key]) for key in sorted(refused, key=_rank)[:4])
+        more = f"; and {len(refused) - 4} more" if len(refused) > 4 else ""
+        free = [key for key in refused if not _within(key, list(FIXED))]
+        allow_them = f"resume.allow=[{','.join(allow + free)}] to go on with these, " if free == refused else ""
+        raise CheckpointError(
+            f"{path} belongs to another run: {shown}{more}",
+            f"type that run's values, {allow_them}or resume=none to train anew",
+        )
+    return allowed
+
+
+def _within(key: str, families: list[str]) -> bool:
+    return any(key == family or key.startswith(f"{family}.") for family in families)
+
+
+def _rank(key: str) -> tuple[bool, str]:
+    return not key.endswith("._target_"), key
+
+
+def _told(key: str, old: Any, new: Any) -> str:
+    if key == "data":
+        return "the data have another content"
+    return f"{key} is {_shown(old)} there and {_shown(new)} here"
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is None else str(value)[:60]
+
+
+def _leaves(node: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    if isinstance(node, dict):
+        return [
+            leaf for name, part in node.items() for leaf in _leaves(part, f"{prefix}.{name}" if prefix else str(name))
+        ]
+    return [(prefix, node)]
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

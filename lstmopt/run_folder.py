@@ -1,0 +1,141 @@
+"""A run folder that belongs to one process. Imported at every start: nothing heavy here."""
+
+import fcntl
+import os
+import shutil
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, open_dict, read_write
+
+from lstmopt.errors import ConfigError
+
+LOCK = ".lock"
+_held: dict[Path, int] = {}  # file descriptors of the locks of this process
+
+
+class RunFolder(Callback):
+    """Hydra calls it before it writes anything: a folder that nobody else has, and a lock on it.
+
+    The folder of a date and time gets a number behind it where another run began in the same second. A folder that was
+    typed is taken as it is, so that a run goes on in it, and refused while another process is at work there.
+    """
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Before a single run."""
+        _settle(config, "run")
+        try:
+            hold(Path(config.hydra.run.dir).absolute())
+        except ConfigError as error:  # Hydra would make a warning of it
+            print(f"lstmopt: {error}", file=sys.stderr)
+            sys.exit(2)
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Before the first job; each of them holds its own folder."""
+        _settle(config, "sweep")
+
+
+def _settle(config: DictConfig, kind: str) -> None:
+    """Make the folder that was not typed, and write down its name."""
+    if any(override.lstrip("+").startswith(f"hydra.{kind}.dir=") for override in config.hydra.overrides.hydra):
+        return
+    node = config.hydra[kind]
+    path = unique(Path(node.dir))
+    with read_write(config.hydra), open_dict(config.hydra):
+        node.dir = str(path)
+
+
+def unique(path: Path) -> Path:
+    """Make a folder that was not there: `path`, or with -2, -3 ... behind it."""
+    number, tried = 1, path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            try:
+                tried.mkdir()
+                return tried
+            except FileExistsError:
+                number += 1
+                tried = path.with_name(f"{path.name}-{number}")
+    except OSError:
+        return path  # Hydra says what is wrong
+
+
+def hold(folder: Path) -> None:
+    """Lock a folder until this process ends, however it ends; a process that holds it already goes on.
+
+    Raises:
+        ConfigError: another process holds it, or it cannot be written to.
+    """
+    if folder in _held:
+        return
+    path = folder / LOCK
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = _lock(path)
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        os.fsync(handle)
+    except BlockingIOError:
+        raise ConfigError(
+            f"{folder} is in use by {path.read_text().strip() or 'another process'}",
+            "wait for its end, or type another hydra.run.dir=FOLDER",
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"cannot write to {folder}: {error.strerror}", "type hydra.run.dir=FOLDER") from None
+    _held[folder] = handle
+
+
+def _lock(path: Path) -> int:
+    """A lock of the system, which a process that is killed gives back, on the file that has this name now."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.fstat(handle).st_ino == path.stat().st_ino:
+                return handle
+        except OSError as error:
+            os.close(handle)
+            raise BlockingIOError from error
+        os.close(handle)
+
+
+def release(folder: Path) -> None:
+    """Remove the lock."""
+    handle = _held.pop(folder, None)
+    if handle is not None:
+        (folder / LOCK).unlink(missing_ok=True)
+        os.close(handle)
+
+
+def room(folder: Path, needed: int) -> None:
+    """Make sure that the checkpoints will fit.
+
+    Args:
+        folder: the run folder.
+        needed: bytes of one checkpoint; three are kept while a new one is written.
+
+    Raises:
+        ConfigError: the disk has too little room.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < 4 * needed:
+        raise ConfigError(
+            f"{folder} has room for {free / 1e6:.1f} MB, and checkpoints take {4 * needed / 1e6:.1f} MB",
+            "make room, or type hydra.run.dir=FOLDER on another disk",
+        )
+
+
+def remove_unused(folder: Path) -> None:
+    """Remove a run folder that holds nothing but Hydra's copy of the config, and its lock."""
+    left = [path for path in folder.glob("*") if path.name not in (".hydra", LOCK)]
+    if folder.is_dir() and not left:
+        release(folder)
+        shutil.rmtree(folder)
+        for parent in folder.parents[:2]:  # the date folder, and outputs/
+            if any(parent.iterdir()) or parent == Path.cwd():
+                break
+            parent.rmdir()

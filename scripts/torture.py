@@ -1,0 +1,102 @@
+"""Kill runs again and again, and see whether they end as if nothing had been.
+
+    python scripts/torture.py [--single 50] [--chains 64] [--writes 100] [--signals 30] [--damaged 220] [--jobs 2]
+
+Every case is a random configuration (optimizer, schedule, precision, accumulation, validation within epochs, truncated
+backpropagation, how often the last checkpoint is written), run once as a whole and once with its kills. "Identical" is
+to the bit: weights, optimizer, schedule, counters, early stopping, best checkpoint, results and TensorBoard's curves.
+
+- single: one kill -9 at a random moment of the process, its start and end included.
+- chains: four kills each, on first, last and other batches and in validation.
+- writes: a kill within the write of a checkpoint; there may be no damaged file under a final name.
+- signals: SIGTERM, SIGINT and SIGUSR1; the exit code is 143 or 130, and the run goes on to the same end.
+- damaged: last.ckpt cut off, empty, random, or with one bit flipped: told, and the one before it is taken.
+"""
+
+import argparse
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "integration")]
+
+import killing  # noqa: E402
+
+
+def single(number, rng, folder):
+    options = killing.some_options(rng, killing.a_text(folder))
+    differing, struck, output = killing.random_kill(options, rng.uniform(0.0, 1.05), folder / "run")
+    return differing, struck, output, options
+
+
+def chains(number, rng, folder):
+    options = killing.some_options(rng, killing.a_text(folder))
+    differing, struck, output = killing.chain(options, killing.some_kills(rng), folder / "run")
+    return differing, struck, output, options
+
+
+def writes(number, rng, folder):
+    options = killing.some_options(rng, killing.a_text(folder))
+    kill = ("write", rng.randrange(1, 7), killing.WRITES[number % len(killing.WRITES)])
+    return *killing.killed_writing(options, kill, folder / "run"), options
+
+
+def signals(number, rng, folder):
+    options = killing.some_options(rng, killing.a_text(folder))
+    signum = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)[number % 3]
+    return *killing.signalled(options, signum, rng, folder / "run"), options
+
+
+def damaged(number, rng, folder):
+    how = "flip" if number >= 20 else ("cut", "cut", "empty", "random")[number % 4]
+    return *killing.recovered(how, rng, folder / "run"), [how]
+
+
+CASES = {"single": 50, "chains": 64, "writes": 100, "signals": 30, "damaged": 220}
+
+
+def one(job):
+    """A case in a process of its own, so that nothing is left of the one before."""
+    name, number, seed = job
+    with tempfile.TemporaryDirectory() as folder:
+        differing, struck, output, options = globals()[name](
+            number, random.Random(f"{seed} {name} {number}"), Path(folder)
+        )
+    return name, number, differing, struck, output, " ".join(map(str, options))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, count in CASES.items():
+        parser.add_argument(f"--{name}", type=int, default=count)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=2)
+    options = parser.parse_args()
+    jobs = [(name, number, options.seed) for name in CASES for number in range(getattr(options, name))]
+    good, kills = dict.fromkeys(CASES, 0), dict.fromkeys(CASES, 0)
+    began = time.monotonic()
+    with ProcessPoolExecutor(options.jobs) as pool:
+        for done, (name, number, differing, struck, output, typed) in enumerate(pool.map(one, jobs), 1):
+            good[name] += not differing
+            kills[name] += struck
+            if differing:
+                print(f"\n{name} {number}: {', '.join(differing)} after {struck} kills\n  {typed}\n{output}")
+            bar = "#" * (40 * done // len(jobs))
+            seconds = time.monotonic() - began
+            left = seconds / done * (len(jobs) - done)
+            print(f"\r[{bar:40}] {done}/{len(jobs)} {seconds:.0f} s, {left:.0f} s left ", end="", flush=True)
+    print("\n\n| case | identical | struck |\n|---|---|---|")
+    for name in CASES:
+        print(f"| {name} | {good[name]} of {getattr(options, name)} | {kills[name]} |")
+    sys.exit(any(good[name] < getattr(options, name) for name in CASES))
+
+
+if __name__ == "__main__":
+    main()
