@@ -16,11 +16,15 @@ from lstmopt.tasks.task import Task
 def write(folder: Path, result: dict[str, Any], name: str = "results.json") -> None:
     """Write `results.json` so that a reader sees the old file or the new one, never a part."""
     handle, part = tempfile.mkstemp(dir=folder, suffix=".part")
-    with os.fdopen(handle, "w") as file:
-        json.dump(result, file, indent=2)
-        file.write("\n")
-    os.chmod(part, 0o644)
-    os.replace(part, folder / name)
+    try:
+        with os.fdopen(handle, "w") as file:
+            json.dump(result, file, indent=2)
+            file.write("\n")
+        os.chmod(part, 0o644)
+        os.replace(part, folder / name)
+    except BaseException:
+        Path(part).unlink(missing_ok=True)
+        raise
 
 
 def finished(folder: Path, max_epochs: int) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 import signal
 import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,8 @@ def _train(cfg: DictConfig, output_dir: Path) -> float:
     if saved:
         run_facts.changes(str(checkpoint), before, now | {"data": data}, allow)
         resume.fits(str(checkpoint), saved, parts.module)
-        epochs, most = saved["epoch"], cfg.trainer.max_epochs
+        progress = saved["loops"]["fit_loop"]["epoch_progress"]["current"]
+        epochs, most = progress["processed"], cfg.trainer.max_epochs
         if epochs > most or (epochs == most and cfg.resume.path != "auto"):
             raise CheckpointError(
                 f"{checkpoint} has seen {epochs} epochs already, and trainer.max_epochs is {most}",
@@ -90,7 +92,8 @@ def _train(cfg: DictConfig, output_dir: Path) -> float:
         result = _facts(cfg, parts, output_dir) | {"status": status, "train_seconds": time.monotonic() - began}
         result["metrics"] = facts.metrics(parts.trainer)
         if parts.trainer.global_step and output_dir.is_dir() and status != "completed":
-            results.write(output_dir, result)
+            with suppress(OSError):  # what is wrong is told by the error that is on its way
+                results.write(output_dir, result)
     _test(parts, output_dir, result)
     results.write(output_dir, result)
     results.show(parts.module.task, result, output_dir)

@@ -10,6 +10,7 @@ to the bit: weights, optimizer, schedule, counters, early stopping, best checkpo
 - chains: four kills each, on first, last and other batches and in validation.
 - writes: a kill within the write of a checkpoint; there may be no damaged file under a final name.
 - signals: SIGTERM, SIGINT and SIGUSR1; the exit code is 143 or 130, and the run goes on to the same end.
+- starts: 20 runs begun at once, without a folder named and in the same folder.
 - damaged: last.ckpt cut off, empty, random, or with one bit flipped: told, and the one before it is taken.
 """
 
@@ -59,7 +60,12 @@ def damaged(number, rng, folder):
     return *killing.recovered(how, rng, folder / "run"), [how]
 
 
-CASES = {"single": 50, "chains": 64, "writes": 100, "signals": 30, "damaged": 220}
+def starts(number, rng, folder):
+    begun = (killing.starts_in_one_second, killing.starts_on_one_folder)[number % 2]
+    return begun(20, folder), 0, "", [begun.__name__]
+
+
+CASES = {"single": 50, "chains": 64, "writes": 100, "signals": 30, "damaged": 220, "starts": 2}
 
 
 def one(job):

@@ -342,6 +342,28 @@ def a_text(folder):
     return path
 
 
+def starts_in_one_second(number, folder):
+    """That many runs begun at once, without a folder typed: what is wrong with what they leave."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        pids = [start(["trainer=debug", "trainer.max_epochs=1"], "log.txt") for _ in range(number)]
+        codes = [ended(pid) for pid in pids]
+    finally:
+        os.chdir(before)
+    results = [json.loads(path.read_text()) for path in (folder / "outputs").glob("*/*/results.json")]
+    done = sum(result["status"] == "completed" for result in results)
+    return [] if codes == [0] * number and done == number else [f"exit {codes}, {done} completed"]
+
+
+def starts_on_one_folder(number, folder):
+    """That many runs begun at once in one folder: one of them trains, the others are refused."""
+    options = [*BASE, *SERIES, "trainer.max_epochs=40", "callbacks.early_stopping.patience=99"]
+    pids = [start([*options, f"hydra.run.dir={folder / 'run'}"], folder / "log.txt") for _ in range(number)]
+    codes = sorted(ended(pid) for pid in pids)
+    return [] if codes == [0] + [2] * (number - 1) else [f"exit {codes}", (folder / "log.txt").read_text()[-2000:]]
+
+
 WRITES = [0.0, 0.3, 0.9, 1, 2, 3, 4, 5]  # see plant: cut off after a part, not synchronised, not moved, generations
 
 

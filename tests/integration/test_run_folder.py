@@ -1,10 +1,11 @@
 """What belongs to a run: its folder, its checkpoints, and what it was made of."""
 
-import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import killing
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from lstmopt.checkpoint_file import damage
+from lstmopt.run_folder import unique
 
 SMALL = [*killing.BASE, *killing.SERIES, "trainer.limit_train_batches=3"]
 
@@ -37,11 +39,14 @@ def test_one_seed_one_hash_with_every_loader(program):
 
 
 def test_last_is_last_where_nothing_gets_better(program):
-    options = ["trainer.max_epochs=4", "callbacks.early_stopping.patience=99", "optimizer=sgd", "optimizer.lr=1e-12"]
-    done = program(*SMALL, *options, "monitor=train/loss", "hydra.run.dir=run", "lr_scheduler=none")
+    options = ["trainer.max_epochs=4", "callbacks.early_stopping.patience=99", "optimizer=sgd", "optimizer.lr=1e-30"]
+    done = program(*SMALL, *options, "hydra.run.dir=run")
     assert done.returncode == 0, done.stderr
-    assert checkpoint(program.folder / "run")["epoch"] == 4
-    assert checkpoint(program.folder / "run", "previous")["epoch"] == 3
+    epochs = {
+        name: checkpoint(program.folder / "run", name)["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+        for name in ("best", "previous", "last")
+    }
+    assert epochs == {"best": 1, "previous": 3, "last": 4}
 
 
 # what is typed when the run goes on: words of the answer
@@ -151,38 +156,40 @@ def test_a_second_process_is_refused(program):
         os.kill(pid, signal.SIGKILL)
         killing.ended(pid)
     assert (folder / ".lock").is_file()
-    assert program(*SMALL, "hydra.run.dir=run").returncode == 0  # a dead process holds nothing
+    assert program(*SMALL, "resume=none", "hydra.run.dir=run").returncode == 0  # a dead process holds nothing
     assert not (folder / ".lock").exists()
 
 
-def test_twenty_starts_in_one_second_have_twenty_folders(program, monkeypatch):
-    monkeypatch.chdir(program.folder)
-    pids = [killing.start(["trainer=debug", "trainer.max_epochs=1", "data=co2"], "log.txt") for _ in range(20)]
-    assert [killing.ended(pid) for pid in pids] == [0] * 20, Path("log.txt").read_text()[-2000:]
-    folders = list(Path("outputs").glob("*/*"))
-    assert len(folders) == 20
-    assert all(json.loads((folder / "results.json").read_text())["status"] == "completed" for folder in folders)
+def test_starts_in_one_second_have_folders_of_their_own(tmp_path, monkeypatch):
+    assert killing.starts_in_one_second(4, tmp_path) == []
 
 
-def test_twenty_starts_on_one_folder_have_one_winner(program):
-    log = program.folder / "log.txt"
-    options = [*SMALL, "trainer.max_epochs=40", "callbacks.early_stopping.patience=99"]
-    pids = [killing.start([*options, f"hydra.run.dir={program.folder / 'run'}"], log) for _ in range(20)]
-    codes = [killing.ended(pid) for pid in pids]
-    assert codes.count(0) == 1 and codes.count(2) == 19, log.read_text()[-2000:]
-    assert damage(program.folder / "run" / "checkpoints" / "last.ckpt") is None
+def test_twenty_processes_find_twenty_folders(tmp_path):
+    with multiprocessing.get_context("fork").Pool(20) as pool:
+        made = pool.map(unique, [tmp_path / "12-00-00"] * 20, chunksize=1)
+    assert len(set(made)) == 20 and all(path.is_dir() for path in made)
+
+
+def test_starts_on_one_folder_have_one_winner(tmp_path):
+    assert killing.starts_on_one_folder(4, tmp_path) == []
 
 
 @pytest.fixture
 def tmpfs(tmp_path):
-    """A disk of 600 kB."""
+    """A disk of 1.5 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "none", str(folder)], capture_output=True)
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "none", str(folder)], capture_output=True)
     if made.returncode:
         pytest.skip("mounting a small disk needs the rights of root")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
+
+
+def fill(folder):
+    with open(folder / "ballast", "wb", buffering=0) as ballast, suppress(OSError):
+        while ballast.write(b"0" * 1000):
+            pass
 
 
 def test_a_full_disk_loses_nothing(tmpfs, program):
@@ -190,13 +197,7 @@ def test_a_full_disk_loses_nothing(tmpfs, program):
     assert program(*options, "trainer.max_epochs=2").returncode == 0
     (tmpfs / "run" / "results.json").unlink()
     good = (tmpfs / "run" / "checkpoints" / "last.ckpt").read_bytes()
-    with open(tmpfs / "ballast", "wb") as ballast:
-        try:
-            while True:
-                ballast.write(b"0" * 1000)
-                ballast.flush()
-        except OSError:
-            pass
+    fill(tmpfs)
     done = program(*options)
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     assert "MB" in done.stderr and len(done.stderr.splitlines()) <= 5, done.stderr
@@ -212,12 +213,7 @@ def test_a_disk_that_gets_full_is_said_with_the_bytes(tmpfs, program):
     pid = killing.start([*options, "callbacks.early_stopping.patience=999"], program.folder / "log.txt")
     while not (tmpfs / "run" / "checkpoints" / "last.ckpt").is_file():
         time.sleep(0.02)
-    with open(tmpfs / "ballast", "wb", buffering=0) as ballast:
-        try:
-            while True:
-                ballast.write(b"0" * 1000)
-        except OSError:
-            pass
+    fill(tmpfs)
     assert killing.ended(pid) == 2
     said = (program.folder / "log.txt").read_text()
     assert "cannot write" in said and "MB are free" in said and "Traceback" not in said
