@@ -29,28 +29,29 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "integration")]
 
 import killing  # noqa: E402
+from random_runs import a_text, some_kills, some_options  # noqa: E402
 
 
 def single(number, rng, folder):
-    options = killing.some_options(rng, killing.a_text(folder))
+    options = some_options(rng, a_text(folder))
     differing, struck, output = killing.random_kill(options, rng.uniform(0.0, 1.05), folder / "run")
     return differing, struck, output, options
 
 
 def chains(number, rng, folder):
-    options = killing.some_options(rng, killing.a_text(folder))
-    differing, struck, output = killing.chain(options, killing.some_kills(rng), folder / "run")
+    options = some_options(rng, a_text(folder))
+    differing, struck, output = killing.chain(options, some_kills(rng), folder / "run")
     return differing, struck, output, options
 
 
 def writes(number, rng, folder):
-    options = killing.some_options(rng, killing.a_text(folder))
+    options = some_options(rng, a_text(folder))
     kill = ("write", rng.randrange(1, 7), killing.WRITES[number % len(killing.WRITES)])
     return *killing.killed_writing(options, kill, folder / "run"), options
 
 
 def signals(number, rng, folder):
-    options = killing.some_options(rng, killing.a_text(folder))
+    options = some_options(rng, a_text(folder))
     signum = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)[number % 3]
     return *killing.signalled(options, signum, rng, folder / "run"), options
 

@@ -1,9 +1,7 @@
 """Runs that are killed at a chosen moment, and what they leave, compared with a run that was not."""
 
-import hashlib
 import json
 import os
-import random
 import shutil
 import signal
 import sys
@@ -11,10 +9,8 @@ import tempfile
 import time
 from pathlib import Path
 
-import torch
-
-SILENT = ("throughput/", "hp_metric")  # tags that tell the time
-TIMED = ("Throughput", "Threads")  # callbacks whose state is a measurement
+from leavings import left
+from random_runs import BASE, BATCHES, EPOCHS, SERIES
 
 
 def start(arguments, log, kill=None):
@@ -127,69 +123,6 @@ def plant(where, *position):
         raise ValueError(where)
 
 
-def left(folder):
-    """All that a run leaves and that time has no part in, name by name."""
-    found = {}
-    for name in ("last", "best"):
-        saved = torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
-        found |= {f"{name} {key}": digest(saved[key]) for key in ("state_dict", "optimizer_states", "lr_schedulers")}
-        found |= {f"{name} {key}": saved[key] for key in ("epoch", "global_step")}
-        if name == "last":
-            found["last loops"] = digest(plain_loops(saved["loops"]))
-            states = {k: v for k, v in saved["callbacks"].items() if not k.startswith(TIMED)}
-            found |= {f"last {k.partition('{')[0]}": digest(scrub(v, folder)) for k, v in states.items()}
-            found["last train loss"] = digest(saved["train_loss"])
-    found["curves"] = curves(folder)
-    result = json.loads((folder / "results.json").read_text())
-    found["results"] = {key: result[key] for key in ("status", "best", "metrics", "baseline", "epochs", "steps")}
-    return found
-
-
-def plain_loops(loops):
-    """The counters of the fit loop; how often the data loader was asked is none of them."""
-    fit = dict(loops["fit_loop"])
-    return {key: value for key, value in fit.items() if "combined_loader" not in key}
-
-
-def scrub(value, folder):
-    """Without the folder's name."""
-    if isinstance(value, dict):
-        return {scrub(k, folder): scrub(v, folder) for k, v in value.items()}
-    return value.replace(str(folder), "") if isinstance(value, str) else value
-
-
-def digest(value):
-    """SHA-256 of nested plain types and tensors, to the bit."""
-    found = hashlib.sha256()
-
-    def add(part):
-        if isinstance(part, dict):
-            for key in sorted(part, key=str):
-                found.update(f"{key}:".encode())
-                add(part[key])
-        elif isinstance(part, list | tuple):
-            for one in part:
-                add(one)
-        elif isinstance(part, torch.Tensor):
-            found.update(f"{part.dtype}{tuple(part.shape)}".encode())
-            found.update(part.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        else:
-            found.update(repr(part).encode())
-
-    add(value)
-    return found.hexdigest()[:16]
-
-
-def curves(folder):
-    """(step, value) of every scalar on the TensorBoard page."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
-    events.Reload()
-    tags = [tag for tag in events.Tags()["scalars"] if not tag.startswith(SILENT)]
-    return {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in tags}
-
-
 def chain(options, kills, folder):
     """Run `options` as a whole, and again with each of `kills` in turn; what differs at the end.
 
@@ -291,55 +224,6 @@ def recovered(how, rng, folder):
         found = find("auto", folder)
     good = found == str(folder / "checkpoints" / "previous.ckpt") and "last.ckpt is damaged" in said.getvalue()
     return [] if good else [f"{how}: {found}"], 1, said.getvalue()
-
-
-EPOCHS, BATCHES = 3, 6
-BASE = [
-    f"trainer.max_epochs={EPOCHS}",
-    "trainer.log_every_n_steps=2",
-    "callbacks.picture=null",
-    "callbacks.kernel_report=null",
-    "model.hidden_size=6",
-    "model.num_layers=2",
-    "model.dropout=0.3",
-    "callbacks.early_stopping.patience=2",
-]
-SERIES = ["data=mackey_glass", "data.input_length=8", "data.horizon=2", "data.length=700", "data.batch_size=32"]
-
-
-def some_options(rng, text):
-    """A random configuration; `text` is a file to read where the state is carried (tbptt)."""
-    optimizer = rng.choice(["adam", "sgd", "rmsprop", "lbfgs"])
-    options = [*BASE, f"optimizer={optimizer}", f"seed={rng.randrange(100)}"]
-    options += [f"precision={rng.choice(['fp32', 'bf16_mixed'])}"]
-    options += [f"trainer.val_check_interval={rng.choice(['1.0', '0.5'])}"]
-    options += [f"lr_scheduler={rng.choice(['none', 'one_cycle', 'reduce_on_plateau', 'cosine'])}"]
-    options += [f"callbacks.last_checkpoint.every_n_steps={rng.choice(['null', 1, 4])}"]
-    if optimizer == "lbfgs":
-        return [*options, *SERIES, f"trainer.limit_train_batches={BATCHES}", "gradient_clip=none"]
-    options += [f"trainer.accumulate_grad_batches={rng.choice([1, 3])}"]
-    if rng.random() < 0.4:
-        carried = ["data=text", f"data.path={text}", "data.sequence_length=8", "data.batch_size=8", "memory=tbptt"]
-        return [*options, *carried, f"trainer.limit_train_batches={BATCHES}", "trainer.limit_val_batches=3"]
-    return [*options, *SERIES, f"trainer.limit_train_batches={BATCHES}"]
-
-
-def some_kills(rng, number=4):
-    """Positions in the order of time: first, last and other batches, and validation steps."""
-    kills = set()
-    while len(kills) < number:
-        epoch = rng.randrange(EPOCHS)
-        where = rng.choice(["training_step"] * 4 + ["validation_step"])
-        batch = rng.choice([0, 1, BATCHES - 1, rng.randrange(BATCHES)]) if where == "training_step" else 0
-        kills.add((epoch, where == "validation_step", batch, where))
-    return [(where, epoch, batch) for epoch, _, batch, where in sorted(kills)]
-
-
-def a_text(folder):
-    path = Path(folder) / "text.txt"
-    rng, words = random.Random(0), ["to", "be", "or", "not", "that", "is", "the", "question"]
-    path.write_text(" ".join(rng.choice(words) for _ in range(1500)))
-    return path
 
 
 def starts_in_one_second(number, folder):

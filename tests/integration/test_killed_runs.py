@@ -5,11 +5,12 @@ import signal
 
 import killing
 import pytest
+from random_runs import a_text, some_kills, some_options
 
 
 def case(name, number, folder):
     rng = random.Random(f"slice {name} {number}")
-    return rng, killing.some_options(rng, killing.a_text(folder)), folder / "run"
+    return rng, some_options(rng, a_text(folder)), folder / "run"
 
 
 @pytest.mark.parametrize("number", range(10))
@@ -22,7 +23,7 @@ def test_one_kill_at_a_random_moment(number, tmp_path):
 @pytest.mark.parametrize("number", range(8))
 def test_chains_of_four_kills(number, tmp_path):
     rng, options, folder = case("chain", number, tmp_path)
-    differing, struck, output = killing.chain(options, killing.some_kills(rng), folder)
+    differing, struck, output = killing.chain(options, some_kills(rng), folder)
     assert not differing, output
     assert struck >= 2  # early stopping may leave later positions out
 

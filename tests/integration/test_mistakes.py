@@ -95,7 +95,8 @@ def test_a_bidirectional_language_model_is_refused(program):
 def test_a_checkpoint_of_another_model_is_refused(program):
     assert program("trainer=debug", "hydra.run.dir=a").returncode == 0
     done = program("resume=a/checkpoints/last.ckpt", "model.hidden_size=32", "hydra.run.dir=b")
-    assert done.returncode == 2 and "another model" in done.stderr and len(done.stderr.splitlines()) <= 5
+    assert done.returncode == 2 and "model.hidden_size is 64 there and 32 here" in done.stderr
+    assert len(done.stderr.splitlines()) <= 5
     assert not (program.folder / "b").exists()
 
 

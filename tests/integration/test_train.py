@@ -38,7 +38,7 @@ def test_a_run_leaves_what_the_contract_says(program):
     assert done.returncode == 0, done.stderr
     run = program.folder / "run"
     assert {".hydra", "checkpoints", "results.json", "picture.png"} <= {path.name for path in run.iterdir()}
-    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "previous.ckpt"}
     found = results(run)
     assert found["status"] == "completed" and found["monitor"] == "val/loss" and found["epochs"] == 2
     assert found["best"] == pytest.approx(min(value for _, value in scalars(run)["val/loss"]), rel=1e-5)
