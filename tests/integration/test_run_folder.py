@@ -148,7 +148,7 @@ def test_a_second_process_is_refused(program):
     folder = program.folder / "run"
     pid = killing.start([*SMALL, "trainer.max_epochs=4000", f"hydra.run.dir={folder}"], log)
     try:
-        while not (folder / ".lock").is_file() or not (folder / ".lock").read_text():
+        while not (folder / "checkpoints" / "last.ckpt").is_file():
             time.sleep(0.05)
         before = {path.name: path.read_text() for path in (folder / ".hydra").glob("*")}
         done = program(*SMALL, "seed=3", "hydra.run.dir=run")
