@@ -16,6 +16,7 @@ TOP_LEVEL: dict[str, Any] = {
     "mode": Literal["min", "max"],
     "resume.path": str,
     "resume.allow": list[str],
+    "plugins.allow": list[str],
 }
 
 # by the last word of a key, wherever it stands

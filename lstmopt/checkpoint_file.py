@@ -138,6 +138,7 @@ def keep_previous(path: Path, previous: Path) -> None:
     except OSError:  # a file system without links
         shutil.copy2(path, link)
     os.replace(link, previous)
+    link.unlink(missing_ok=True)  # two names of one file are not moved
 
 
 def sync_folder(folder: Path) -> None:

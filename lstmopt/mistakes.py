@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -22,6 +23,9 @@ def explain(error: Exception, arguments: list[str]) -> str | None:
         if isinstance(error, PermissionError | NotADirectoryError | FileExistsError) or error.errno in (28, 30):
             return f"cannot write to {name or 'the run folder'}: {error.strerror}\n  type hydra.run.dir=FOLDER"
         return None
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        mark = error.problem_mark
+        return f"{mark.name}, line {mark.line + 1}, is not YAML: {error.problem}\n  mend it"
     if not isinstance(error, HydraException | OmegaConfBaseException):
         return None
     GlobalHydra.instance().clear()
@@ -29,6 +33,15 @@ def explain(error: Exception, arguments: list[str]) -> str | None:
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         problems = _try_each(search_path, overrides)
     return "\n".join(problems) or None
+
+
+def composed(words: Any) -> DictConfig:
+    """The config, with Hydra's own part, of arguments that Hydra's parser read; of several values the first."""
+    search_path = [f"hydra.searchpath=[file://{Path(words.config_dir).absolute()}]"] if words.config_dir else []
+    overrides = [_values(override)[0] for override in words.overrides]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(Path(words.config_path or conf_dir()).absolute()), version_base="1.3"):
+        return compose(words.config_name or "train", [*search_path, *overrides], return_hydra_config=True)
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str]]:

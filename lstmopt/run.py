@@ -1,5 +1,6 @@
 """One run, from the checked config to its results."""
 
+import os
 import signal
 import time
 import warnings
@@ -11,7 +12,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from lstmopt import check, compat, results, resume, run_facts, run_folder
+from lstmopt import check, compat, results, resume, run_facts, run_folder, targets
 from lstmopt.build import Parts, build
 from lstmopt.callbacks.throughput import Throughput
 from lstmopt.checkpoint_file import read
@@ -19,6 +20,7 @@ from lstmopt.errors import CheckpointError, ConfigError, Interrupted, UserError
 from lstmopt.evaluate import baselines
 from lstmopt.loggers import RunTensorBoard
 from lstmopt.run_facts import RunFacts
+from lstmopt.train import UNSAFE
 
 
 def run(cfg: DictConfig) -> float:
@@ -33,7 +35,12 @@ def run(cfg: DictConfig) -> float:
     """
     output_dir = Path(HydraConfig.get().runtime.output_dir)
     run_folder.hold(output_dir)
+    for name in UNSAFE:
+        os.environ.pop(name, None)  # a config can set them for a job
     try:
+        foreign = targets.problems(cfg, list(HydraConfig.get().overrides.task))
+        if foreign:
+            raise ConfigError("\n".join(foreign[:2]))
         search_path = [source.path for source in HydraConfig.get().runtime.config_sources if source.schema == "file"]
         problems = compat.shadowed(search_path) + check.problems(cfg)
         problems = problems or compat.problems(cfg)
@@ -150,13 +157,21 @@ def _hparams(cfg: DictConfig, parts: Parts, result: dict[str, Any]) -> None:
     keys = ["optimizer.lr", "model.hidden_size", "data.batch_size", "seed"]
     keys += [override.split("=")[0].lstrip("+~") for override in HydraConfig.get().overrides.task]
     for key in keys:
-        value = chosen[key] if key in chosen else OmegaConf.select(cfg, key)
+        value = chosen[key] if key in chosen else _typed(cfg, key)
         if value is not None:
             settings[key] = value if isinstance(value, bool | int | float) else str(value)
     metrics = {k: v for k, v in result["metrics"].items() if k.startswith(("val/", "test/"))}
     for logger in parts.trainer.loggers:
         if isinstance(logger, RunTensorBoard):
             logger.log_result(settings, metrics)
+
+
+def _typed(cfg: DictConfig, key: str) -> Any:
+    """A value as it is written where it refers to the environment, which nobody shall read on a page."""
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(cfg, parent) if parent else cfg
+    raw = OmegaConf.to_container(node, resolve=False).get(name) if OmegaConf.is_dict(node) else None  # type: ignore[union-attr]
+    return raw if "oc.env" in str(raw) else OmegaConf.select(cfg, key)
 
 
 def quiet() -> None:

@@ -12,7 +12,9 @@ from omegaconf import DictConfig
 
 from lstmopt import comparison
 from lstmopt.conf_dir import conf_dir
-from lstmopt.errors import Interrupted, UserError
+from lstmopt.errors import ConfigError, Interrupted, UserError
+
+UNSAFE = ("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "HYDRA_INSTANTIATE_ALLOWLIST_OVERRIDE")  # they switch protections off
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="train")
@@ -36,7 +38,10 @@ def main() -> None:
     """
     sys.argv[1:] = [re.sub("^resume=", "resume.path=", word) for word in sys.argv[1:]]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes exceptions on instead of ending the program
+    for name in UNSAFE:
+        os.environ.pop(name, None)
     try:
+        _look_at_what_hydra_makes(sys.argv[1:])
         job()
     except KeyboardInterrupt:
         sys.exit(130)
@@ -44,6 +49,32 @@ def main() -> None:
         end(error)
     finally:
         comparison.report()
+
+
+def _look_at_what_hydra_makes(arguments: list[str]) -> None:
+    """Refuse launchers, sweepers, callbacks and log handlers of others, which Hydra makes before `job` is called.
+
+    Only where files of a user or settings of Hydra are on the command line, for composing twice takes time.
+
+    Raises:
+        ConfigError: there are some.
+    """
+    harmless = ("hydra.run.dir=", "hydra.sweep.dir=", "hydra.sweep.subdir=")
+    if not any(
+        word.startswith(("-c", "--config")) or ("hydra" in word and not word.startswith(harmless)) for word in arguments
+    ):
+        return
+    from hydra._internal.utils import get_args_parser
+
+    from lstmopt import targets
+    from lstmopt.mistakes import composed
+
+    words = get_args_parser().parse_args(arguments)
+    if words.help or words.hydra_help or words.shell_completion:
+        return
+    problems = targets.hydra_problems(composed(words))
+    if problems:
+        raise ConfigError("\n".join(problems[:2]))
 
 
 def end(error: Exception) -> NoReturn:
