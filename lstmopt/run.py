@@ -38,7 +38,7 @@ def run(cfg: DictConfig) -> float:
     for name in UNSAFE:
         os.environ.pop(name, None)  # a config can set them for a job
     try:
-        foreign = targets.problems(cfg, list(HydraConfig.get().overrides.task))
+        foreign = targets.problems(cfg, _overrides())
         if foreign:
             raise ConfigError("\n".join(foreign[:2]))
         search_path = [source.path for source in HydraConfig.get().runtime.config_sources if source.schema == "file"]
@@ -129,7 +129,7 @@ def _facts(cfg: DictConfig, parts: Parts, output_dir: Path) -> dict[str, Any]:
         "peak_memory_mb": results.peak_memory_mb(),
         "checkpoint": "checkpoints/best.ckpt" if kept.is_file() else None,
         "seed": cfg.seed,
-        "overrides": list(HydraConfig.get().overrides.task),
+        "overrides": _overrides(),
         "versions": results.versions(),
     }
 
@@ -155,7 +155,7 @@ def _hparams(cfg: DictConfig, parts: Parts, result: dict[str, Any]) -> None:
     chosen = HydraConfig.get().runtime.choices
     settings: dict[str, Any] = {group: str(chosen[group]) for group in ("optimizer", "lr_scheduler")}
     keys = ["optimizer.lr", "model.hidden_size", "data.batch_size", "seed"]
-    keys += [override.split("=")[0].lstrip("+~") for override in HydraConfig.get().overrides.task]
+    keys += [override.split("=")[0].lstrip("+~") for override in _overrides()]
     for key in keys:
         value = chosen[key] if key in chosen else _typed(cfg, key)
         if value is not None:
@@ -164,6 +164,11 @@ def _hparams(cfg: DictConfig, parts: Parts, result: dict[str, Any]) -> None:
     for logger in parts.trainer.loggers:
         if isinstance(logger, RunTensorBoard):
             logger.log_result(settings, metrics)
+
+
+def _overrides() -> list[str]:
+    """What was typed, to the letter: a reference to the environment is not followed."""
+    return OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)  # type: ignore[return-value]
 
 
 def _typed(cfg: DictConfig, key: str) -> Any:
