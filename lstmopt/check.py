@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -104,6 +105,9 @@ RANGES = {
 }
 
 
+FILE_NAMES = ("name", "version")  # they become part of a path
+
+
 def problems(cfg: DictConfig) -> list[str]:
     """One line for each value of a wrong type or out of range, with what to type instead."""
     plain = typing.cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False, throw_on_missing=False))
@@ -113,7 +117,9 @@ def problems(cfg: DictConfig) -> list[str]:
         interval = RANGES.get(name)
         if isinstance(value, str) and "${" in value:
             continue  # what it refers to is checked where it stands
-        if value == "???":
+        if name in FILE_NAMES and isinstance(value, str) and not re.fullmatch(r"[\w .+=-]*(?<!\.\.)", value):
+            found.append(f"{key}={value!r} is not the name of a file\n  type {key}= and a name without a folder")
+        elif value == "???":
             found.append(f"{key} is not set\n  type {key}=...")
         elif isinstance(hint, Unknown):
             known = [word for word in hint.known if word not in ("self", "params")]

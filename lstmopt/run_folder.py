@@ -60,7 +60,7 @@ def unique(path: Path) -> Path:
             except FileExistsError:
                 number += 1
                 tried = path.with_name(f"{path.name}-{number}")
-    except OSError:
+    except (OSError, ValueError):
         return path  # Hydra says what is wrong
 
 
@@ -84,9 +84,14 @@ def hold(folder: Path) -> None:
             f"{folder} is in use by {path.read_text().strip() or 'another process'}",
             "wait for its end, or type another hydra.run.dir=FOLDER",
         ) from None
-    except OSError as error:
-        raise ConfigError(f"cannot write to {folder}: {error.strerror}", "type hydra.run.dir=FOLDER") from None
+    except (OSError, ValueError) as error:  # a name that no file can have is a ValueError
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"cannot write to {_shown(folder)}: {reason}", "type hydra.run.dir=FOLDER") from None
     _held[folder] = handle
+
+
+def _shown(folder: Path) -> str:
+    return str(folder) if str(folder).isprintable() else repr(str(folder))
 
 
 def _lock(path: Path) -> int:
