@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lstmopt.callbacks.gradient_norm import GradientNorm
+from lstmopt.callbacks.gradient_norm import GradientNorm, Policy
 from lstmopt.errors import ConfigError
 
 
@@ -15,7 +15,7 @@ class AdaptiveGradientClipping(GradientNorm):
     Args:
         ratio: largest norm of the gradient / norm of the weights.
         eps: weights count as at least this large, so that units that start at 0 can learn.
-        skip_nonfinite: leave out steps whose gradients are NaN or infinite.
+        nonfinite: what a NaN or infinite loss or gradient does: `stop`, `skip` or `rollback`; see `GradientNorm`.
 
     Raises:
         ConfigError: `ratio` is not positive; see `GradientNorm` for the others.
@@ -25,8 +25,8 @@ class AdaptiveGradientClipping(GradientNorm):
 
     clips = True
 
-    def __init__(self, ratio: float = 0.05, eps: float = 1e-3, skip_nonfinite: bool = True) -> None:
-        super().__init__(skip_nonfinite)
+    def __init__(self, ratio: float = 0.05, eps: float = 1e-3, nonfinite: Policy = "stop") -> None:
+        super().__init__(nonfinite)
         if ratio <= 0:
             raise ConfigError(f"ratio={ratio} is not positive", "type ratio=0.05")
         self.ratio, self.eps = ratio, eps

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lstmopt.callbacks.gradient_norm import GradientNorm
+from lstmopt.callbacks.gradient_norm import GradientNorm, Policy
 from lstmopt.errors import ConfigError
 
 
@@ -12,7 +12,7 @@ class GradientValueClipping(GradientNorm):
 
     Args:
         clip_value: largest absolute value.
-        skip_nonfinite: leave out steps whose gradients are NaN or infinite.
+        nonfinite: what a NaN or infinite loss or gradient does: `stop`, `skip` or `rollback`; see `GradientNorm`.
 
     Raises:
         ConfigError: `clip_value` is not positive; see `GradientNorm` for the others.
@@ -22,8 +22,8 @@ class GradientValueClipping(GradientNorm):
 
     clips = True
 
-    def __init__(self, clip_value: float = 0.5, skip_nonfinite: bool = True) -> None:
-        super().__init__(skip_nonfinite)
+    def __init__(self, clip_value: float = 0.5, nonfinite: Policy = "stop") -> None:
+        super().__init__(nonfinite)
         if clip_value <= 0:
             raise ConfigError(f"clip_value={clip_value} is not positive", "type clip_value=0.5")
         self.clip_value = clip_value

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lstmopt.callbacks.gradient_norm import GradientNorm
+from lstmopt.callbacks.gradient_norm import GradientNorm, Policy
 from lstmopt.errors import ConfigError
 
 
@@ -14,7 +14,7 @@ class PerWeightNormClipping(GradientNorm):
 
     Args:
         max_norm: largest norm of one tensor's gradient.
-        skip_nonfinite: leave out steps whose gradients are NaN or infinite.
+        nonfinite: what a NaN or infinite loss or gradient does: `stop`, `skip` or `rollback`; see `GradientNorm`.
 
     Raises:
         ConfigError: `max_norm` is not positive; see `GradientNorm` for the others.
@@ -24,8 +24,8 @@ class PerWeightNormClipping(GradientNorm):
 
     clips = True
 
-    def __init__(self, max_norm: float = 1.0, skip_nonfinite: bool = True) -> None:
-        super().__init__(skip_nonfinite)
+    def __init__(self, max_norm: float = 1.0, nonfinite: Policy = "stop") -> None:
+        super().__init__(nonfinite)
         if max_norm <= 0:
             raise ConfigError(f"max_norm={max_norm} is not positive", "type max_norm=1.0")
         self.max_norm = max_norm

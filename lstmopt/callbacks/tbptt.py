@@ -114,9 +114,13 @@ class TBPTT(pl.Callback):
     ) -> None:
         """Begin anew where sequences begin."""
         if getattr(batch, "starts", batch_idx == 0):
-            self.states = [None] * len(self.states)
+            self.forget()
         if self._base and isinstance(batch, tuple):
             self._lengths.append(batch[0].shape[1])
+
+    def forget(self) -> None:
+        """Begin anew with the next batch; a step that was left out may have left NaN in the states."""
+        self.states = [None] * len(self.states)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Leave model and data as they were."""

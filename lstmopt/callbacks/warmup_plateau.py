@@ -45,13 +45,13 @@ class WarmupPlateau(ReduceLROnPlateau):
     ) -> None:
         super().__init__(monitor, mode, factor, patience, threshold, threshold_mode, cooldown, min_lr, eps)
         self.warmup_steps = warmup_steps
-        self._full: list[float] = []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Remember the full rates, which a checkpoint knows better than a half-warm optimizer."""
+        """Remember the full rates where torch's schedules do, in the optimizer and so in its checkpoints."""
         super().on_train_start(trainer, pl_module)
-        if not self._full:
-            self._full = [group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        for optimizer in trainer.optimizers:
+            for group in optimizer.param_groups:
+                group.setdefault("initial_lr", group["lr"])
         self._warm_up(trainer)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
@@ -60,19 +60,10 @@ class WarmupPlateau(ReduceLROnPlateau):
 
     def _warm_up(self, trainer: pl.Trainer) -> None:
         if trainer.global_step < self.warmup_steps:
-            groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
-            for group, full in zip(groups, self._full, strict=True):
-                group["lr"] = full * (trainer.global_step + 1) / self.warmup_steps
+            for optimizer in trainer.optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = group["initial_lr"] * (trainer.global_step + 1) / self.warmup_steps
 
     def _step(self, trainer: pl.Trainer) -> None:
         if trainer.global_step >= self.warmup_steps:
             super()._step(trainer)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The schedules' states and the full rates."""
-        return super().state_dict() | {"full": self._full}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the states until the optimizers exist."""
-        super().load_state_dict(state_dict)
-        self._full = state_dict["full"]

@@ -1,5 +1,7 @@
 """A LightningModule that knows nothing of lstmopt, and a plain Trainer for it."""
 
+import copy
+
 import pytorch_lightning as pl
 import torch
 from torch import nn
@@ -39,6 +41,41 @@ class Foreign(pl.LightningModule):
 
     def configure_optimizers(self):
         return self.make_optimizer(self.parameters())
+
+
+NONFINITE = {
+    "nan loss": lambda loss, weight: loss * float("nan"),
+    "inf loss": lambda loss, weight: loss + float("inf"),  # its gradient is finite
+    "nan gradient": lambda loss, weight: loss + (0 * weight).sqrt(),  # and this loss
+    "inf gradient": lambda loss, weight: loss + (weight - weight.detach()).sqrt(),
+}
+
+
+class Planted(Foreign):
+    """The loss or the gradient of chosen steps is not finite; what was before each batch is kept."""
+
+    def __init__(self, bad, make_optimizer=None, kind="nan loss", evaluation=1):
+        super().__init__(make_optimizer)
+        self.bad, self.kind, self.evaluation = bad, kind, evaluation
+        self.states, self.evaluations = [], {}
+
+    def training_step(self, batch, batch_idx):
+        step, optimizer = self.global_step, self.trainer.optimizers[0]
+        weights = [p.detach().clone() for p in self.parameters()]
+        self.states.append((step, weights, copy.deepcopy(optimizer.state_dict()["state"])))
+        count = self.evaluations[step] = self.evaluations.get(step, 0) + 1
+        loss = super().training_step(batch, batch_idx)
+        planted = step in self.bad and count == self.evaluation
+        return NONFINITE[self.kind](loss, self.lstm.weight_hh_l0[0, 0]) if planted else loss
+
+
+def same(left, right):
+    """Bit for bit."""
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(same(left[k], right[k]) for k in left)
+    if isinstance(left, list | tuple):
+        return len(left) == len(right) and all(map(same, left, right))
+    return torch.equal(left, right) if isinstance(left, torch.Tensor) else left == right
 
 
 def loader():
