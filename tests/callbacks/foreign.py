@@ -7,6 +7,9 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from lstmopt.callbacks.gradient_norm import GradientNorm
+from lstmopt.callbacks.gradient_norm_clipping import GradientNormClipping
+
 STEPS_PER_EPOCH = 5
 
 
@@ -109,3 +112,32 @@ def fit(folder, *callbacks, module=None, ckpt_path=None, **options):
 
 def sgd(parameters):
     return torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
+
+
+OPTIMIZERS = {
+    "sgd": sgd,
+    "adam": lambda p: torch.optim.Adam(p, lr=0.01),
+    "adam fused": lambda p: torch.optim.Adam(p, lr=0.01, fused=True),
+    "adam foreach": lambda p: torch.optim.Adam(p, lr=0.01, foreach=True),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=0.01, momentum=0.5),
+    "lbfgs": lambda p: torch.optim.LBFGS(p, lr=0.5, max_iter=4),
+}
+CASES = [(name, accumulate) for name in OPTIMIZERS for accumulate in (1, 3) if (name, accumulate) != ("lbfgs", 3)]
+
+
+def guard(name, policy):
+    return GradientNorm(policy) if name == "lbfgs" else GradientNormClipping(nonfinite=policy)
+
+
+def finite(value):
+    if isinstance(value, dict):
+        return all(map(finite, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(finite, value))
+    return not isinstance(value, torch.Tensor) or bool(value.isfinite().all())
+
+
+def whole(folder):
+    """No number in the checkpoint is NaN or infinite, but for the best values that nothing has reached yet."""
+    saved = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    return finite(saved["state_dict"]) and finite(saved["optimizer_states"]) and finite(saved["callbacks"])
