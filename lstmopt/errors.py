@@ -1,5 +1,7 @@
 """The mistakes a user can make, each told in one message (exit code 2)."""
 
+import re
+
 
 class UserError(Exception):
     """A mistake of the user: what is wrong and what to type instead.
@@ -43,3 +45,18 @@ class Interrupted(Exception):
     def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by signal {signum}")
         self.signum = signum
+
+
+def lost_worker(error: BaseException) -> str | None:
+    """The message for a reading process of `loader=workers` that was killed; None for any other error.
+
+    torch raises its `RuntimeError` wherever the training process is when it hears of it.
+    """
+    found = re.match(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*)", str(error), re.S)
+    if not isinstance(error, RuntimeError) or not found:
+        return None
+    pids, how = found[1], found[2].splitlines()[0].rstrip(". ")
+    return (
+        f"DataLoader worker {pids} {how}: most often the machine, or a container's /dev/shm, is out of memory\n"
+        "  type loader=resident or fewer loader.num_workers; hydra.run.dir=FOLDER of this run goes on from last.ckpt"
+    )

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from lstmopt import comparison
 from lstmopt.conf_dir import conf_dir
-from lstmopt.errors import ConfigError, Interrupted, UserError
+from lstmopt.errors import ConfigError, Interrupted, UserError, lost_worker
 
 UNSAFE = ("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "HYDRA_INSTANTIATE_ALLOWLIST_OVERRIDE")  # they switch protections off
 
@@ -28,13 +28,17 @@ def job(cfg: DictConfig) -> float:
         if HydraConfig.get().mode == RunMode.RUN:
             end(error)  # before Hydra adds lines of its own; in a multirun the other jobs still run
         raise
+    except RuntimeError as error:
+        if lost_worker(error) and HydraConfig.get().mode == RunMode.RUN:
+            end(error)
+        raise
 
 
 def main() -> None:
     """Run, and end with the exit code that says how it went.
 
     0 done; 2 the user's mistake, told in one message; 130 or 143 stopped by a signal, after `last.ckpt` was
-    saved; 1 a defect, with its traceback.
+    saved; 1 a defect, with its traceback, or a reading process that was killed.
     """
     sys.argv[1:] = [re.sub("^resume=", "resume.path=", word) for word in sys.argv[1:]]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes exceptions on instead of ending the program
@@ -78,10 +82,14 @@ def _look_at_what_hydra_makes(arguments: list[str]) -> None:
 
 
 def end(error: Exception) -> NoReturn:
-    """End the program: a user's mistake as one message, a signal as its code, a defect with its traceback."""
+    """End the program: a user's mistake or a lost worker as one message, a signal as its code, a defect as it is."""
     if isinstance(error, Interrupted):
         print(f"\n{error}; hydra.run.dir=FOLDER of this run goes on from here", file=sys.stderr)
         sys.exit(128 + error.signum)
+    lost = lost_worker(error)
+    if lost is not None:
+        print(f"lstmopt: {lost}", file=sys.stderr)
+        sys.exit(1)
     if isinstance(error, UserError):
         message: str | None = str(error)
     else:

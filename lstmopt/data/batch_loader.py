@@ -94,7 +94,7 @@ class BatchLoader(DataLoader[Batch]):
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         self._handed_out = self.indices.skip
         direct = self.num_workers == 0 and not self.pin_memory
-        for batch in map(self.split.batch, self.indices) if direct else super().__iter__():
+        for batch in map(self.split.batch, self.indices) if direct else _from_workers(super().__iter__()):
             self._handed_out += 1
             yield batch
 
@@ -105,3 +105,17 @@ class BatchLoader(DataLoader[Batch]):
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on after the saved number of batches; a finished epoch starts the next one."""
         self.indices.skip = state["batches"] % len(self.indices)
+
+
+def _from_workers(batches: Any) -> Iterator[Batch]:
+    """torch's iterator, which says that a worker died, but not where it dies while its last batch is fetched."""
+    try:
+        yield from batches
+    except (ConnectionError, EOFError, FileNotFoundError) as error:
+        workers = getattr(batches, "_workers", [])
+        for worker in workers:
+            worker.join(timeout=0.1)
+        dead = ", ".join(str(worker.pid) for worker in workers if not worker.is_alive())
+        if not dead:
+            raise
+        raise RuntimeError(f"DataLoader worker (pid(s) {dead}) exited unexpectedly") from error
