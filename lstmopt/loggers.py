@@ -70,7 +70,7 @@ class RunTensorBoard(TensorBoardLogger):
         writer = self.experiment._get_file_writer()
         for summary in hparams(settings, metrics):
             writer.add_summary(summary)
-        self.experiment.flush()
+        self.experiment.close()  # the thread that writes would live as long as the process
 
 
 class RunCSV(CSVLogger):

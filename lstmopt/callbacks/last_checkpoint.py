@@ -78,7 +78,8 @@ class LastCheckpoint(Checkpoint):
         """Give the signals back."""
         while self._handlers:
             signum, handler = self._handlers.popitem()
-            signal.signal(signum, handler)
+            if signal.getsignal(signum) == self._remember:  # after a run without errors Lightning has done so before
+                signal.signal(signum, handler)
 
     def _remember(self, signum: int, frame: FrameType | None) -> None:
         if self.signum == signal.SIGINT == signum:
