@@ -47,12 +47,15 @@ class CheckpointFile(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read a file, whatever `weights_only` is.
+        """Read a file as plain data and tensors, whatever `weights_only` is; one of another program has no checksum.
 
         Raises:
-            CheckpointError: it is damaged, or no such file.
+            CheckpointError: it is damaged.
         """
-        return read(Path(path))
+        with open(path, "rb") as file:
+            file.seek(-min(LENGTH, file.seek(0, os.SEEK_END)), os.SEEK_END)
+            sealed = file.read(len(SEAL)) == SEAL
+        return read(Path(path)) if sealed else torch.load(path, map_location="cpu", weights_only=True)
 
 
 def write(path: Path, save: Callable[[BinaryIO], Any]) -> None:

@@ -32,6 +32,7 @@ FOREIGN = {
     "pytorch_lightning",
     "lightning_fabric",
 }
+LIBRARIES = ("torch.optim", "pytorch_optimizer", "pytorch_lightning.callbacks", "pytorch_lightning.loggers")
 TYPED = "plugins.allow="
 
 
@@ -45,8 +46,8 @@ def shipped() -> frozenset[str]:
 def problems(cfg: DictConfig, overrides: list[str]) -> list[str]:
     """One line for every class that the config names and that is not lstmopt's to name, before any is imported.
 
-    A user's own packages are allowed by `plugins.allow=[my_package]` on the command line, where no file that was handed
-    over can put it.
+    A user's own packages, and classes by their whole name, are allowed by `plugins.allow=[my_package]` on the command
+    line, where no file that was handed over can put it.
 
     Args:
         cfg: the composed config.
@@ -57,10 +58,11 @@ def problems(cfg: DictConfig, overrides: list[str]) -> list[str]:
     if cfg.plugins.allow and not typed:
         return ["plugins.allow stands in a file, where anybody may have put it\n  type it on the command line"]
     own = tuple(f"{name}." for name in allowed)
+    known = shipped() | set(allowed)
     bad = [
         (path, name)
         for path, name in dict.fromkeys(_named(cfg))
-        if name not in shipped() and not (own and str(name).startswith(own))
+        if name not in known and not (own and str(name).startswith(own))
     ]
     return [_told(path, str(name)) for path, name in bad]
 
@@ -120,7 +122,11 @@ def _factories(node: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 def _told(path: str, name: str) -> str:
     near = difflib.get_close_matches(name, shipped(), n=1, cutoff=0.8)
-    package = name.split(".")[0]
-    own = f"'plugins.allow=[{package}]' where {package} is a package of your own"
-    instead = near[0] if near else own if package.isidentifier() and package not in FOREIGN else "a name out of those"
+    package, (parent, _, last) = name.split(".")[0], name.rpartition(".")
+    if parent in LIBRARIES and last.isidentifier():
+        instead = f"'plugins.allow=[{name}]'" + (f", or {near[0]}" if near else "")
+    elif package.isidentifier() and package not in FOREIGN:
+        instead = near[0] if near else f"'plugins.allow=[{package}]' where {package} is a package of your own"
+    else:
+        instead = near[0] if near else "a name out of those"
     return f"{path}={name[:80]} is not a class of lstmopt's option files\n  type {instead}"

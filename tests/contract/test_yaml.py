@@ -108,7 +108,10 @@ def test_adding_an_optimizer_is_one_file(program):
         "# torch's Adamax\n_target_: torch.optim.Adamax\n_partial_: true\nlr: 0.002\nbetas: [0.9, 0.999]\neps: 1.0e-8\n"
         "weight_decay: 0.0\nforeach: null\nmaximize: false\ndifferentiable: false\ncapturable: false\n"
     )
-    done = program("--config-dir", "my", "optimizer=adamax", "optimizer.lr=0.02", "trainer=debug")
+    typed = ["--config-dir", "my", "optimizer=adamax", "optimizer.lr=0.02", "trainer=debug"]
+    done = program(*typed)
+    assert done.returncode == 2 and "type 'plugins.allow=[torch.optim.Adamax]'" in done.stderr
+    done = program(*typed, "plugins.allow=[torch.optim.Adamax]")
     assert done.returncode == 0, done.stderr
 
 
