@@ -1,6 +1,6 @@
 """Any CSV file as a forecasting problem."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -77,11 +77,12 @@ class CSVFile(DataModule):
         names = self._names(table)
         values = np.stack([table.numbers(name, self.missing, "data.features") for name in names], axis=1)
         times = self._times(table)
-        groups = table.column(self.group_column, "data.group_column") if self.group_column else [""] * len(values)
+        groups = np.array(table.column(self.group_column, "data.group_column") if self.group_column else [""])
         parts, ends, season, first = [], [], 1, 0
-        for group in dict.fromkeys(groups):
-            chosen = np.array([name == group for name in groups])
-            rows, at = values[chosen], times[chosen] if times is not None else None
+        for group in dict.fromkeys(groups.tolist()):
+            chosen = np.broadcast_to(groups == group, len(values))
+            rows = values if chosen.all() else values[chosen]
+            at = times[chosen] if times is not None else None
             if at is not None and (np.diff(at) <= 0).any():
                 row = np.flatnonzero(chosen)[int(np.argmax(np.diff(at) <= 0)) + 1]
                 raise DataError(
@@ -94,7 +95,7 @@ class CSVFile(DataModule):
             ends.append(time_split(first, first + len(rows), self.val_fraction, self.test_fraction))
             first += len(rows)
         return windows(
-            np.concatenate(parts),
+            parts[0] if len(parts) == 1 else np.concatenate(parts),
             names,
             self.targets,
             ends,
@@ -107,19 +108,22 @@ class CSVFile(DataModule):
 
     def _names(self, table: Table) -> list[str]:
         for target in self.targets:
-            table.column(target, "data.target")
+            table.check(target, "data.target")
         reserved = {self.time_column, self.group_column}
         if reserved & set(self.targets):
             raise DataError("data.target cannot be the time or group column", "type another data.target")
         features = self.features
         if features is None:
-            features = [name for name in table.columns if name not in reserved]
+            features = [name for name in table.names if name not in reserved]
         return self.targets + [name for name in features if name not in self.targets]
 
     def _times(self, table: Table) -> NDArray[np.float64] | None:
         """The time column in seconds, or as the numbers it holds."""
         if self.time_column is None:
             return None
+        known = table.times(self.time_column, "data.time_column")
+        if known is not None:
+            return known
         cells = table.column(self.time_column, "data.time_column")
         try:
             return np.array(cells, dtype=np.float64)
@@ -128,7 +132,8 @@ class CSVFile(DataModule):
         times = []
         for cell, line in zip(cells, table.lines, strict=True):
             try:
-                times.append(datetime.fromisoformat(cell.strip()).timestamp())
+                time = datetime.fromisoformat(cell.strip())
+                times.append((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp())
             except ValueError:
                 raise DataError(
                     f"{self.path}: {self.time_column} holds {cell[:30]!r} in line {line}, which is no ISO date",

@@ -43,7 +43,7 @@ class ETTh1(DataModule):
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         """Read the file, or download it first."""
         table = read(str(self.files()[0]))
-        names = [name for name in table.columns if name != "date"]
+        names = [name for name in table.names if name != "date"]
         for name in self.target or []:
             table.column(name, "data.target")
         rows = np.stack([table.numbers(name, "error", "data.target") for name in names], axis=1)

@@ -15,17 +15,22 @@ PARTS = ("train", "val", "test")
 
 def standardise(
     rows: NDArray[np.float64], train: NDArray[np.bool_], names: list[str]
-) -> tuple[NDArray[np.float64], ...]:
+) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64]]:
     """Zero mean and unit variance on the training rows.
 
     Returns:
-        The standardised rows `[N, F]`, and mean and std `[F]`; a constant column keeps a std of 1 and is said.
+        The standardised rows `[N, F]` as float32, and mean and std `[F]`; a constant column keeps a std of 1 and is said.
     """
-    mean, std = rows[train].mean(axis=0), rows[train].std(axis=0)
+    part = rows[train]
+    mean, std = part.mean(axis=0), part.std(axis=0)
+    del part
     for column in np.flatnonzero(std < 1e-12):
         warnings.warn(f"column {names[column]} is constant over the training rows", stacklevel=2)
         std[column] = 1.0
-    return (rows - mean) / std, mean, std
+    scaled = np.empty(rows.shape, np.float32)
+    for k in range(rows.shape[1]):  # one by one, as a whole series is large
+        scaled[:, k] = (rows[:, k] - mean[k]) / std[k]
+    return scaled, mean, std
 
 
 def windows(
@@ -60,7 +65,7 @@ def windows(
     for first, train_end, _, _ in ends:
         train[first:train_end] = True
     scaled, mean, std = standardise(rows, train, names)
-    series = torch.from_numpy(scaled.astype(np.float32))
+    series = torch.from_numpy(scaled)
     index = [names.index(target) for target in targets]
     splits: dict[str, Split] = {}
     for number, part in enumerate(PARTS):

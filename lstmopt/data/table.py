@@ -2,8 +2,10 @@
 
 import csv
 import difflib
-from dataclasses import dataclass
+import io
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,15 +13,43 @@ from numpy.typing import NDArray
 from lstmopt.errors import DataError
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
+TEXT = 40  # bytes of a cell of text in a file that is read as a whole
 
 
-@dataclass
 class Table:
-    """The cells of a CSV file as text, column by column; row k stands in line `lines[k]` of the file."""
+    """The columns of a CSV file: numbers where a whole column is one, otherwise its cells as text.
 
-    path: str
-    columns: dict[str, list[str]]
-    lines: list[int]
+    Args:
+        path: the file.
+        names: of the columns, in order.
+        numeric: columns as float64, in which no cell was empty, text, or written in a way of its own.
+        texts: columns as text, or as bytes of UTF-8.
+        lines: row k stands in line `lines[k]` of the file; None where the file has to be read cell by cell to say.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        names: list[str],
+        numeric: dict[str, NDArray[np.float64]],
+        texts: dict[str, list[str] | NDArray[np.bytes_]],
+        lines: list[int] | None,
+    ) -> None:
+        self.path, self.names, self._numeric, self._texts, self._lines = path, names, numeric, texts, lines
+        self._cells: Table | None = None
+
+    @property
+    def lines(self) -> list[int]:
+        """The line of the file in which each row stands."""
+        return self.cells().lines if self._lines is None else self._lines
+
+    def cells(self) -> "Table":
+        """The same file as text, cell by cell: what takes time, and knows everything."""
+        if self._lines is not None:
+            return self
+        if self._cells is None:
+            self._cells = _read_cells(self.path)
+        return self._cells
 
     def column(self, name: str, key: str) -> list[str]:
         """The cells of a column that `key` asks for.
@@ -27,11 +57,22 @@ class Table:
         Raises:
             DataError: there is no such column.
         """
-        if name not in self.columns:
-            near = difflib.get_close_matches(name, self.columns, n=1)
-            hint = f"type {key}={near[0]}" if near else f"type {key}= and one of {', '.join(self.columns)}"
+        self.check(name, key)
+        cells = self._texts.get(name)
+        if cells is None:
+            return self.cells().column(name, key)
+        return cells if isinstance(cells, list) else [cell.decode() for cell in cells.tolist()]
+
+    def check(self, name: str, key: str) -> None:
+        """Make sure that the column that `key` asks for is there.
+
+        Raises:
+            DataError: it is not.
+        """
+        if name not in self.names:
+            near = difflib.get_close_matches(name, self.names, n=1)
+            hint = f"type {key}={near[0]}" if near else f"type {key}= and one of {', '.join(self.names)}"
             raise DataError(f"{self.path} has no column {name}", hint)
-        return self.columns[name]
 
     def numbers(self, name: str, missing: str, key: str) -> NDArray[np.float64]:
         """A column as numbers, NaN where a cell is empty (and `missing` is not `error`).
@@ -39,8 +80,39 @@ class Table:
         Raises:
             DataError: a cell is text, infinite, too large for float32, or empty.
         """
-        cells = self.column(name, key)
+        self.check(name, key)
+        if name in self._numeric:
+            values = self._numeric[name]
+            if _small(values) and (missing != "error" or not np.isnan(values).any()):
+                return values
+        return self.cells()._numbers(name, missing)
+
+    def times(self, name: str, key: str) -> NDArray[np.float64] | None:
+        """A column of numbers or ISO dates as numbers (dates in seconds, UTC); None where cells are neither.
+
+        Raises:
+            DataError: there is no such column.
+        """
+        self.check(name, key)
+        if name in self._numeric:
+            return self._numeric[name]
+        cells = self._texts.get(name)
+        if cells is None or isinstance(cells, list):
+            return None
+        first = cells.view(np.uint8).reshape(len(cells), -1)[:, 0]
+        if not ((first >= ord("0")) & (first <= ord("9"))).all():
+            return None  # numpy would take `now` and `NaT` for dates
         try:
+            return cells.astype("datetime64[us]").astype(np.float64) / 1e6
+        except ValueError:
+            return None
+
+    def _numbers(self, name: str, missing: str) -> NDArray[np.float64]:
+        cells = self._texts[name]
+        assert isinstance(cells, list)
+        try:
+            if any("_" in cell for cell in cells):  # which Python's float takes
+                raise ValueError
             values = np.array(cells, dtype=np.float64)
         except ValueError:
             values = np.array([self._number(name, row, cell) for row, cell in enumerate(cells)])
@@ -61,6 +133,8 @@ class Table:
 
     def _number(self, name: str, row: int, cell: str) -> float:
         try:
+            if "_" in cell:
+                raise ValueError
             return float(cell) if cell.strip() else float("nan")
         except ValueError:
             hint = "write numbers with a point" if cell.replace(",", ".").replace(".", "").isdigit() else "mend it"
@@ -73,12 +147,71 @@ class Table:
 def read(path: str) -> Table:
     """Read a comma-separated file with a header line, UTF-8 with or without a byte-order mark.
 
+    Columns of plain numbers are parsed as a whole. Whatever is not plain (quotes, an empty cell among text, a line with
+    another number of fields) is read cell by cell, which finds what is wrong and says where.
+
     Raises:
         DataError: no such file, not text, empty, no header, or a line with too few or too many fields.
     """
     if not Path(path).is_file():
         kind = "is a folder" if Path(path).is_dir() else "does not exist"
         raise DataError(f"data.path={path} {kind}", "type data.path= and the path of a CSV file")
+    return _read_whole(path) or _read_cells(path)
+
+
+def _read_whole(path: str) -> Table | None:
+    """The columns by numpy's parser, which counts the fields of every line; None where the file is not plain."""
+    content = Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf")
+    if b'"' in content or b"\0" in content or b"_" in content[content.find(b"\n") :]:
+        return None
+    if b"\r" in content:
+        content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    head, _, rows = content.partition(b"\n")
+    del content
+    first = rows.partition(b"\n")[0]
+    try:
+        header, cells = ([cell.strip() for cell in line.decode().split(",")] for line in (head, first))
+    except UnicodeDecodeError:
+        return None
+    if len(cells) != len(header) or not first.strip():
+        return None
+    _check_header(path, header)
+    if not rows.isascii():
+        try:
+            rows.decode()
+        except UnicodeDecodeError:
+            return None
+    empty = b",," in rows or b",\n" in rows or b"\n," in rows or rows.startswith(b",") or rows.endswith(b",")
+    if empty:
+        rows = re.sub(rb"(?:(?<=[,\n])|^)(?=[,\n]|$)", b"nan", rows.removesuffix(b"\n"))
+    kinds = [np.float64 if not cell or _is_number(cell) else f"S{TEXT}" for cell in cells]
+    try:
+        found = np.loadtxt(
+            io.BytesIO(rows),
+            dtype=[(str(k), kind) for k, kind in enumerate(kinds)],
+            delimiter=",",
+            comments=None,
+            ndmin=1,
+            encoding="utf-8",
+        )
+    except (ValueError, UnicodeError):
+        return None
+    del rows
+    numeric: dict[str, NDArray[np.float64]] = {}
+    texts: dict[str, list[str] | NDArray[np.bytes_]] = {}
+    for k, (name, kind) in enumerate(zip(header, kinds, strict=True)):
+        column = np.ascontiguousarray(found[str(k)])
+        if kind == np.float64:
+            numeric[name] = column
+        elif np.char.str_len(column).max() == TEXT:
+            return None  # it may have been longer
+        elif not empty:
+            texts[name] = column
+    return Table(path, header, numeric, texts, None)
+
+
+def _read_cells(path: str) -> Table:
+    """Every cell as text, by the csv module."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, strict=True)
@@ -101,8 +234,14 @@ def read(path: str) -> Table:
                 f"{path}: line {line} has {len(row)} fields and the header has {len(header)}",
                 "give every line as many fields as the header",
             )
-    columns = dict(zip(header, map(list, zip(*rows[1:], strict=True)), strict=True))
-    return Table(path, columns, lines[1:])
+    columns: dict[str, Any] = dict(zip(header, map(list, zip(*rows[1:], strict=True)), strict=True))
+    return Table(path, header, {}, columns, lines[1:])
+
+
+def _small(values: NDArray[np.float64]) -> bool:
+    """Whether float32 holds all of them."""
+    with np.errstate(invalid="ignore"):
+        return not (np.abs(values) > FLOAT32_MAX).any()
 
 
 def _check_header(path: str, header: list[str]) -> None:

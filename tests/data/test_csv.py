@@ -160,8 +160,8 @@ def test_line_endings_and_byte_order_marks_do_not_matter(ending, mark, tmp_path)
     path = Path(tmp_path / "e.csv")
     path.write_bytes(mark + lines().replace("\n", ending).encode())
     table = read(str(path))
-    assert list(table.columns) == ["y", "z"]
-    assert table.columns["y"][:3] == ["0", "1", "2"]
+    assert table.names == ["y", "z"]
+    assert table.column("y", "data.target")[:3] == ["0", "1", "2"]
 
 
 def test_the_nearest_column_is_named(good):
