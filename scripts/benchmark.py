@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 FOLDER = Path(__file__).parent / "benchmarks"
-ROWS = ["overhead", "windows", "ragged", "start", "threads", "trials", "recompute", "scale", "throughput"]
+ROWS = ["overhead", "windows", "ragged", "start", "threads", "trials", "recompute", "scale", "throughput", "reading"]
 ROWS += ["gpu"] if torch.cuda.is_available() else []
 MARK = "<!-- measured -->"
 

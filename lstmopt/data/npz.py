@@ -1,9 +1,14 @@
 """Arrays of one's own in an .npz file."""
 
+import math
+import struct
+import tokenize
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 from numpy.typing import NDArray
 
@@ -12,6 +17,25 @@ from lstmopt.data.datamodule import DataModule
 from lstmopt.data.sequence_parts import random_parts
 from lstmopt.data.splits import Sequences
 from lstmopt.errors import DataError
+
+NAMES = ("x", "y", "lengths")
+RATIO = 200  # an array of numbers is not packed better than that, unless it is nearly empty
+UNREADABLE = (
+    ValueError,
+    OSError,
+    EOFError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    RuntimeError,
+    MemoryError,
+    OverflowError,
+    SyntaxError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    tokenize.TokenError,
+)
 
 
 class NPZ(DataModule):
@@ -88,18 +112,55 @@ class NPZ(DataModule):
         )
         return spec, (values - mean) / std
 
+    def _check_sizes(self) -> None:
+        """Refuse arrays that the file is far too small for, or the memory, before any is taken."""
+        with zipfile.ZipFile(self.path) as archive:
+            members = archive.infolist()
+            names = [member.filename for member in members]
+            if len(set(names)) < len(names):
+                raise DataError(f"{self.path} holds an array twice", "save it anew with numpy.savez")
+            free, total = psutil.virtual_memory().available, 0
+            for member in (member for member in members if member.filename.removesuffix(".npy") in NAMES):
+                total += member.file_size
+                packed = member.file_size / max(member.compress_size, 1)
+                if total > free / 4 or (packed > RATIO and member.file_size > 2**24):
+                    raise DataError(
+                        f"{self.path}: {member.filename} would take {total / 1e6:.0f} MB out of "
+                        f"{member.compress_size / 1e6:.2f} MB; at most {free / 4e6:.0f} MB and {RATIO} times are read",
+                        "save it with numpy.savez, or in smaller files",
+                    )
+                with archive.open(member) as file:
+                    version = np.lib.format.read_magic(file)
+                    header = {(1, 0): np.lib.format.read_array_header_1_0}.get(
+                        version, np.lib.format.read_array_header_2_0
+                    )
+                    shape, _, dtype = header(file)
+                    found = member.file_size - file.tell()
+                if not dtype.hasobject and math.prod(shape) * dtype.itemsize != found:
+                    raise DataError(
+                        f"{self.path}: {member.filename} says it has the shape {list(shape)}, "
+                        f"{math.prod(shape) * dtype.itemsize / 1e6:.3g} MB, and holds {found / 1e6:.3g} MB",
+                        "save it anew with numpy.savez",
+                    )
+
     def _read(self) -> dict[str, NDArray[np.generic]]:
         if not Path(self.path).is_file():
             raise DataError(f"data.path={self.path} does not exist", "type data.path= and the path of an .npz file")
         try:
+            self._check_sizes()
             with np.load(self.path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in ("x", "y", "lengths") if name in file}
-        except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile, AttributeError) as error:
-            raise DataError(f"{self.path} is not an .npz file of plain numbers: {error}", "see numpy.savez") from None
+                arrays = {name: file[name] for name in NAMES if name in file}
+        except UNREADABLE as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise DataError(f"{self.path} is not an .npz file of plain numbers: {reason}", "see numpy.savez") from None
         for name in ("x", "y"):
             if name not in arrays:
                 raise DataError(f"{self.path} holds no array {name}", "save it with numpy.savez(path, x=..., y=...)")
         for name, array in arrays.items():
+            if array.ndim == 0:
+                raise DataError(f"{self.path}: {name} is a single number", "give every array a row for each sequence")
+            if np.iscomplexobj(array):
+                raise DataError(f"{self.path}: {name} holds complex numbers", "give real ones")
             if not np.issubdtype(array.dtype, np.number):
                 raise DataError(f"{self.path}: {name} holds {array.dtype}, no numbers", "number the classes from 0 on")
             with np.errstate(over="ignore"):
@@ -111,8 +172,11 @@ class NPZ(DataModule):
                     f"{self.path}: {name} has {len(array)} rows and x {len(arrays['x'])}", "make them equal"
                 )
         x, lengths = arrays["x"], arrays.get("lengths")
+        if arrays["y"].size == 0:
+            raise DataError(f"{self.path}: y has the shape {list(arrays['y'].shape)}", "give y a label for every row")
         if x.ndim not in (2, 3) or 0 in x.shape:
             raise DataError(f"{self.path}: x has the shape {list(x.shape)}", "give x as [N, T, F] or [N, T]")
-        if lengths is not None and (lengths.ndim != 1 or lengths.min() < 1 or lengths.max() > x.shape[1]):
+        counted = lengths is None or (lengths.ndim == 1 and np.issubdtype(lengths.dtype, np.integer))
+        if not counted or (lengths is not None and (lengths.min() < 1 or lengths.max() > x.shape[1])):
             raise DataError(f"{self.path}: lengths are not all within 1 and {x.shape[1]}", "mend lengths")
         return arrays

@@ -19,7 +19,8 @@ def standardise(
     """Zero mean and unit variance on the training rows.
 
     Returns:
-        The standardised rows `[N, F]` as float32, and mean and std `[F]`; a constant column keeps a std of 1 and is said.
+        The standardised rows `[N, F]` as float32, and mean and std `[F]`; a constant column keeps a std of 1, and is
+        said.
     """
     part = rows[train]
     mean, std = part.mean(axis=0), part.std(axis=0)

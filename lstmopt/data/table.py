@@ -23,7 +23,7 @@ class Table:
         path: the file.
         names: of the columns, in order.
         numeric: columns as float64, in which no cell was empty, text, or written in a way of its own.
-        texts: columns as text, or as bytes of UTF-8.
+        texts: columns as text, or as bytes of ASCII.
         lines: row k stands in line `lines[k]` of the file; None where the file has to be read cell by cell to say.
     """
 
@@ -61,7 +61,7 @@ class Table:
         cells = self._texts.get(name)
         if cells is None:
             return self.cells().column(name, key)
-        return cells if isinstance(cells, list) else [cell.decode() for cell in cells.tolist()]
+        return cells if isinstance(cells, list) else [cell.decode("ascii") for cell in cells.tolist()]
 
     def check(self, name: str, key: str) -> None:
         """Make sure that the column that `key` asks for is there.
@@ -177,10 +177,7 @@ def _read_whole(path: str) -> Table | None:
         return None
     _check_header(path, header)
     if not rows.isascii():
-        try:
-            rows.decode()
-        except UnicodeDecodeError:
-            return None
+        return None
     empty = b",," in rows or b",\n" in rows or b"\n," in rows or rows.startswith(b",") or rows.endswith(b",")
     if empty:
         rows = re.sub(rb"(?:(?<=[,\n])|^)(?=[,\n]|$)", b"nan", rows.removesuffix(b"\n"))

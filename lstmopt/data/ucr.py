@@ -94,6 +94,8 @@ def read_ts(path: Path) -> tuple[list[Tensor], list[str]]:
             continue
         *dimensions, label = line.split(":")
         try:
+            if "_" in line.rpartition(":")[0]:  # which Python's float takes
+                raise ValueError
             values = [[float(cell) for cell in dimension.split(",")] for dimension in dimensions]
         except ValueError:
             raise DataError(f"{path}: line {number} holds a cell that is no number", "mend or remove it") from None
