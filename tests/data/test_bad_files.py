@@ -52,7 +52,7 @@ BAD = {
     "no date": (
         "t,y,z\n2024-01-01,1,2\n2024-01-02,1,2\nsoon,2,3\n",
         ["data.time_column=t"],
-        ["'soon' in line 5", "ISO"],
+        ["'soon' in line 4", "ISO"],
     ),
     "no such column": (table(), ["data.features=[zz]"], ["no column zz", "data.features=z"]),
     "too short": ("t,y,z\n" + "\n".join(ROWS[:9]), [], ["too short", "needs"]),
