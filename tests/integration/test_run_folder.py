@@ -229,6 +229,15 @@ def test_a_folder_that_may_not_be_written_to_is_refused_before_the_training(prog
     assert done.returncode == 2 and "cannot write to" in done.stderr and len(done.stderr.splitlines()) <= 5
 
 
+def test_a_disk_that_is_read_only_is_refused_before_the_training(tmpfs, program):
+    (tmpfs / "run").mkdir()
+    subprocess.run(["mount", "-o", "remount,ro", str(tmpfs)], check=True)
+    for folder in ("run", "new"):
+        done = program(*SMALL, f"hydra.run.dir={tmpfs}/{folder}")
+        assert done.returncode == 2 and "Read-only" in done.stderr and len(done.stderr.splitlines()) <= 5, done.stderr
+        assert "epoch" not in done.stdout
+
+
 def test_a_folder_that_vanishes_is_an_error(program):
     import shutil
 
