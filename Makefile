@@ -11,7 +11,7 @@ train: .venv/.installed   ## train on the embedded data; ARGS="optimizer=rmsprop
 	.venv/bin/python train.py $(ARGS)
 
 test: .venv/.installed    ## the whole test suite; ARGS are pytest's
-	.venv/bin/python -m pytest $(ARGS)
+	.venv/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 lint: .venv/.installed    ## ruff and mypy
 	.venv/bin/ruff check .
