@@ -63,10 +63,10 @@ def digest(value):
 
 
 def curves(folder):
-    """(step, value) of every scalar on the TensorBoard page."""
+    """(step, value) of every scalar on the TensorBoard page; files of one second are read in any order."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
     events.Reload()
     tags = [tag for tag in events.Tags()["scalars"] if not tag.startswith(SILENT)]
-    return {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in tags}
+    return {tag: sorted((point.step, point.value) for point in events.Scalars(tag)) for tag in tags}

@@ -28,7 +28,9 @@ def run(program, logger, folder):
     assert done.returncode == 0, done.stderr
     found = json.loads((program.folder / "run" / "results.json").read_text())
     assert found["status"] == "completed" and found["epochs"] == 3
-    assert {"best.ckpt", "last.ckpt"} == {path.name for path in (program.folder / "run" / "checkpoints").iterdir()}
+    assert {"best.ckpt", "last.ckpt", "previous.ckpt"} == {
+        path.name for path in (program.folder / "run" / "checkpoints").iterdir()
+    }
     return done
 
 

@@ -44,7 +44,7 @@ def test_the_default_ends_the_run_and_keeps_the_last_good_files(program, monkeyp
     assert len(lines) <= 5 and "Traceback" not in done.stderr
     assert f"step {2 * STEPS + 1} (epoch 3, batch 2): the loss is nan and the gradient norm nan" in lines[0]
     assert "learning rate 0.001" in lines[0] and "callbacks.gradient_clip.nonfinite=skip" in lines[1]
-    best, last = checkpoints(program.folder / "run")
+    best, last, *_ = checkpoints(program.folder / "run")
     assert best["global_step"] <= last["global_step"] == 2 * STEPS
     found = json.loads((program.folder / "run" / "results.json").read_text())
     assert found["status"] == "failed" and found["steps"] == 2 * STEPS + 1
@@ -61,7 +61,7 @@ def test_every_kind_of_optimizer_goes_back_and_goes_on(optimizer, program, monke
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if line.startswith("rollback ")]
     assert len(lines) == 3 and "back to the start of epoch 2 with half the rate" in lines[2]
-    best, last = checkpoints(program.folder / "run")
+    best, last, *_ = checkpoints(program.folder / "run")
     assert last["global_step"] == 3 * STEPS
     rate = last["optimizer_states"][0]["param_groups"][0]["lr"]
     first = torch.load(program.folder / "run" / "checkpoints" / "last.ckpt", weights_only=True)
