@@ -101,6 +101,7 @@ def _train(cfg: DictConfig, output_dir: Path) -> float:
         if parts.trainer.global_step and output_dir.is_dir() and status != "completed":
             with suppress(OSError):  # what is wrong is told by the error that is on its way
                 results.write(output_dir, result)
+    run_folder.still_there(output_dir)
     _test(parts, output_dir, result)
     results.write(output_dir, result)
     results.show(parts.module.task, result, output_dir)

@@ -108,6 +108,20 @@ def _lock(path: Path) -> int:
         os.close(handle)
 
 
+def still_there(folder: Path) -> None:
+    """Make sure that nobody removed files of the run while it was at work: the lock goes with them.
+
+    Raises:
+        ConfigError: the lock is gone, so `best.ckpt` may be gone too.
+    """
+    try:
+        whole = os.path.samestat(os.fstat(_held[folder]), os.stat(folder / LOCK))
+    except OSError:
+        whole = False
+    if not whole:
+        raise ConfigError(f"files in {_shown(folder)} were removed during the run", "run it again")
+
+
 def release(folder: Path) -> None:
     """Remove the lock."""
     handle = _held.pop(folder, None)

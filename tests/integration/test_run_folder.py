@@ -239,14 +239,26 @@ def test_a_disk_that_is_read_only_is_refused_before_the_training(tmpfs, program)
 
 
 def test_a_folder_that_vanishes_is_an_error(program):
-    import shutil
-
     folder = program.folder / "run"
     options = [*SMALL, "logger=none", f"hydra.run.dir={folder}", "trainer.max_epochs=4000"]
     pid = killing.start([*options, "callbacks.early_stopping.patience=9999"], program.folder / "log.txt")
     while not (folder / "checkpoints" / "last.ckpt").is_file():
         time.sleep(0.02)
-    shutil.rmtree(folder, ignore_errors=True)
+    folder.rename(program.folder / "elsewhere")  # at once: files made during a removal would keep the folder
     assert killing.ended(pid) == 2
     said = (program.folder / "log.txt").read_text()
     assert "cannot write" in said and "Traceback" not in said, said[-2000:]
+
+
+def test_files_that_are_removed_during_a_run_are_an_error(program):
+    folder = program.folder / "run"
+    options = [*SMALL, "logger=none", f"hydra.run.dir={folder}", "trainer.max_epochs=200"]
+    pid = killing.start([*options, "callbacks.early_stopping.patience=9999"], program.folder / "log.txt")
+    while not (folder / "checkpoints" / "last.ckpt").is_file():
+        time.sleep(0.02)
+    (folder / ".lock").unlink()
+    (folder / "config.yaml").unlink(missing_ok=True)
+    assert killing.ended(pid) == 2
+    said = (program.folder / "log.txt").read_text()
+    assert "were removed during the run" in said and "Traceback" not in said, said[-2000:]
+    assert not (folder / "results.json").is_file()
