@@ -18,6 +18,18 @@ TOP_LEVEL: dict[str, Any] = {
     "resume.path": str,
     "resume.allow": list[str],
     "plugins.allow": list[str],
+    "search.n_trials": int | None,
+    "search.seeds_per_trial": int,
+    "search.objectives": list[str] | None,
+    "search.timeout": float | None,
+    "search.n_jobs": int,
+    "search.study": str | None,
+    "search.storage": str | None,
+    "search.max_failure_rate": float,
+    "search.max_retries": int,
+    "search.heartbeat": float,
+    "search.report": bool,
+    "search.trial": int | None,
 }
 
 # by the last word of a key, wherever it stands
@@ -102,10 +114,18 @@ RANGES = {
     "active": "[1, inf)",
     "timed": "[0, inf)",
     "max_mb": "(0, inf)",
+    "n_trials": "[1, inf)",
+    "seeds_per_trial": "[1, inf)",
+    "timeout": "(0, inf)",
+    "n_jobs": "[1, inf)",
+    "max_failure_rate": "[0, 1]",
+    "max_retries": "[1, inf)",
+    "heartbeat": "(0, inf)",
+    "points_per_range": "[2, inf)",
 }
 
 
-FILE_NAMES = ("name", "version")  # they become part of a path
+FILE_NAMES = ("name", "version", "study")  # they become part of a path
 
 
 def problems(cfg: DictConfig) -> list[str]:
@@ -142,6 +162,8 @@ def _leaves(plain: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
         yield key, plain[family][name] if name else plain[family], hint
     known = {key.partition(".")[0] for key in TOP_LEVEL}
     stack: list[tuple[str, Any]] = [(k, v) for k, v in plain.items() if k not in known]
+    if plain["search"]["sampler"]:
+        stack += [(f"search.{name}", plain["search"][name]) for name in ("sampler", "pruner")]
     while stack:
         path, node = stack.pop(0)
         if not isinstance(node, Mapping):

@@ -15,9 +15,10 @@ class Comparison(Callback):
     """Hydra calls it: remember where the jobs of a multirun lie."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Before the first job."""
+        """Before the first job; a search makes its own report."""
         global _sweep_dir
-        _sweep_dir = Path(config.hydra.sweep.dir).absolute()
+        if config.search.sampler is None:
+            _sweep_dir = Path(config.hydra.sweep.dir).absolute()
 
 
 def report() -> None:
@@ -33,7 +34,7 @@ def report() -> None:
     from lstmopt.results import write
 
     write(_sweep_dir, {"trials": trials, "best": best}, "sweep.json")
-    _show(trials, best, _sweep_dir)
+    show(trials, best, _sweep_dir)
 
 
 def _remove_unused(folder: Path) -> None:
@@ -70,7 +71,14 @@ def collect(folder: Path) -> list[dict[str, Any]]:
     return sorted(trials, key=lambda trial: trial["number"])
 
 
-def _show(trials: list[dict[str, Any]], best: dict[str, Any] | None, folder: Path) -> None:
+def show(trials: list[dict[str, Any]], best: dict[str, Any] | None, folder: Path) -> None:
+    """Print the runs, the best first.
+
+    Args:
+        trials: from `collect`.
+        best: one of them.
+        folder: of the multirun.
+    """
     from rich.console import Console
     from rich.table import Table
 

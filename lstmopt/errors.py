@@ -35,6 +35,10 @@ class CheckpointError(UserError):
     """A checkpoint is missing or does not fit the run."""
 
 
+class Pruned(Exception):
+    """A trial of a search that is not worth going on with; no error."""
+
+
 class Interrupted(Exception):
     """A signal asked the run to stop, after `last.ckpt` was saved.
 
@@ -45,6 +49,10 @@ class Interrupted(Exception):
     def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by signal {signum}")
         self.signum = signum
+        self.hint = "hydra.run.dir=FOLDER of this run goes on from here"
+
+    def __reduce__(self) -> tuple[type["Interrupted"], tuple[int]]:
+        return type(self), (self.signum,)
 
 
 def lost_worker(error: BaseException) -> str | None:

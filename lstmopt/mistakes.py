@@ -76,13 +76,15 @@ def _try_each(search_path: list[str], overrides: list[str]) -> list[str]:
 
 
 def _values(override: str) -> list[str]:
-    """`optimizer=adam,sgd` as `optimizer=adam` and `optimizer=sgd`; anything else as it is."""
+    """`optimizer=adam,sgd` as `optimizer=adam` and `optimizer=sgd`, an interval as its start, the rest as it is."""
     try:
         parsed = OverridesParser.create().parse_override(override)
     except HydraException:
         return [override]
     if not parsed.is_sweep_override():
         return [override]
+    if parsed.is_interval_sweep():
+        return [f"{parsed.get_key_element()}={parsed.value().start}"]  # type: ignore[union-attr]
     return [f"{parsed.get_key_element()}={value}" for value in parsed.sweep_string_iterator()]
 
 
@@ -109,8 +111,8 @@ def _one(override: str, error: Exception, cfg: DictConfig) -> str:
 
 def _groups() -> dict[str, list[str]]:
     shipped: dict[str, list[str]] = {}
-    for file in sorted(Path(conf_dir()).glob("*/*.yaml")):
-        shipped.setdefault(file.parent.name, []).append(file.stem)
+    for file in sorted(Path(conf_dir()).glob("*/**/*.yaml")):
+        shipped.setdefault(str(file.parent.relative_to(conf_dir())), []).append(file.stem)
     return shipped
 
 

@@ -5,12 +5,15 @@ import os
 import platform
 import resource
 import tempfile
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from lstmopt import __version__
 from lstmopt.tasks.task import Task
+
+STATUS = Path("/proc/self/status")  # of Linux
 
 
 def write(folder: Path, result: dict[str, Any], name: str = "results.json") -> None:
@@ -37,13 +40,28 @@ def finished(folder: Path, max_epochs: int) -> dict[str, Any] | None:
 
 
 def peak_memory_mb() -> float:
-    """Largest memory of this process so far, in MB: resident memory, or on a GPU what torch has held there."""
+    """Largest memory since `forget_peak_memory`, in MB: resident memory, or on a GPU what torch has held there.
+
+    Not on Linux: since the process began.
+    """
     import torch
 
     if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 1e6
+    if STATUS.is_file():  # `ru_maxrss` would begin with the size of the process that started this one
+        return float(STATUS.read_text().split("VmHWM:")[1].split()[0]) * 1024 / 1e6
     unit = 1 if platform.system() == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def forget_peak_memory() -> None:
+    """Begin anew, so that a run counts its own memory and not that of runs before it in the same process."""
+    import torch
+
+    if torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def versions() -> dict[str, str]:

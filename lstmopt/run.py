@@ -16,7 +16,7 @@ from lstmopt import check, compat, results, resume, run_facts, run_folder, targe
 from lstmopt.build import Parts, build
 from lstmopt.callbacks.throughput import Throughput
 from lstmopt.checkpoint_file import read
-from lstmopt.errors import CheckpointError, ConfigError, Interrupted, UserError
+from lstmopt.errors import CheckpointError, ConfigError, Interrupted, Pruned, UserError
 from lstmopt.evaluate import baselines
 from lstmopt.loggers import RunTensorBoard
 from lstmopt.run_facts import RunFacts
@@ -66,6 +66,7 @@ def _train(cfg: DictConfig, output_dir: Path) -> float:
     if OmegaConf.select(cfg, "logger.tensorboard") and any(output_dir.glob("events.out.*")):
         cfg.logger.tensorboard.purge_step = saved.get("global_step", 0)
     quiet()
+    results.forget_peak_memory()
     parts = build(cfg, str(output_dir))
     data = run_facts.digest(parts.datamodule.splits)
     if saved:
@@ -89,6 +90,8 @@ def _train(cfg: DictConfig, output_dir: Path) -> float:
     except Interrupted:
         status = "stopped"
         raise
+    except Pruned:
+        status = "pruned"
     except SystemExit:  # Lightning's answer to a second interrupt
         status = "stopped"
         raise Interrupted(signal.SIGINT) from None
@@ -101,6 +104,8 @@ def _train(cfg: DictConfig, output_dir: Path) -> float:
         if parts.trainer.global_step and output_dir.is_dir() and status != "completed":
             with suppress(OSError):  # what is wrong is told by the error that is on its way
                 results.write(output_dir, result)
+    if status == "pruned":
+        return float(result["best"])
     run_folder.still_there(output_dir)
     _test(parts, output_dir, result)
     results.write(output_dir, result)
@@ -168,8 +173,9 @@ def _hparams(cfg: DictConfig, parts: Parts, result: dict[str, Any]) -> None:
 
 
 def _overrides() -> list[str]:
-    """What was typed, to the letter: a reference to the environment is not followed."""
-    return OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)  # type: ignore[return-value]
+    """What was typed, to the letter, but for the search: a reference to the environment is not followed."""
+    typed: list[str] = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)  # type: ignore[assignment]
+    return [word for word in typed if not word.startswith("search")]
 
 
 def _typed(cfg: DictConfig, key: str) -> Any:

@@ -1,6 +1,7 @@
 """A run folder that belongs to one process. Imported at every start: nothing heavy here."""
 
 import fcntl
+import hashlib
 import os
 import shutil
 import socket
@@ -14,6 +15,20 @@ from omegaconf import DictConfig, open_dict, read_write
 from lstmopt.errors import ConfigError
 
 LOCK = ".lock"
+ASIDE = tuple(  # what may differ between two commands that work at one study
+    f"search.{key}="
+    for key in (
+        "n_trials",
+        "timeout",
+        "n_jobs",
+        "study",
+        "storage",
+        "max_failure_rate",
+        "max_retries",
+        "heartbeat",
+        "report",
+    )
+)
 _held: dict[Path, int] = {}  # file descriptors of the locks of this process
 
 
@@ -34,8 +49,11 @@ class RunFolder(Callback):
             sys.exit(2)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Before the first job; each of them holds its own folder."""
-        _settle(config, "sweep")
+        """Before the first job; each of them holds its own folder. That of a search is where it was before."""
+        if config.search.sampler is None:
+            _settle(config, "sweep")
+        else:
+            _name_study(config)
 
 
 def _settle(config: DictConfig, kind: str) -> None:
@@ -46,6 +64,19 @@ def _settle(config: DictConfig, kind: str) -> None:
     path = unique(Path(node.dir))
     with read_write(config.hydra), open_dict(config.hydra):
         node.dir = str(path)
+
+
+def _name_study(config: DictConfig) -> None:
+    """Name a search after what was typed for its trials: the same words find it again, in the same folder."""
+    typed = [word for word in config.hydra.overrides.task if not word.startswith(ASIDE)]
+    if config.search.study is None:
+        digest = hashlib.sha256("\n".join(sorted(typed)).encode()).hexdigest()[:6]
+        chosen = config.hydra.runtime.choices
+        with open_dict(config):
+            config.search.study = f"{chosen['search']}-{chosen['data']}-{digest}"
+    if not any(word.startswith("hydra.sweep.dir=") for word in config.hydra.overrides.hydra):
+        with read_write(config.hydra), open_dict(config.hydra):
+            config.hydra.sweep.dir = f"multirun/{config.search.study}"
 
 
 def unique(path: Path) -> Path:

@@ -41,6 +41,8 @@ def main() -> None:
     saved; 1 a defect, with its traceback, or a reading process that was killed.
     """
     sys.argv[1:] = [re.sub("^resume=", "resume.path=", word) for word in sys.argv[1:]]
+    if any(re.match("search=(?!none$)", word) for word in sys.argv) and not {"-m", "--multirun"} & set(sys.argv):
+        sys.argv.append("hydra.mode=MULTIRUN")  # a search is never one run
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes exceptions on instead of ending the program
     for name in UNSAFE:
         os.environ.pop(name, None)
@@ -63,7 +65,7 @@ def _look_at_what_hydra_makes(arguments: list[str]) -> None:
     Raises:
         ConfigError: there are some.
     """
-    harmless = ("hydra.run.dir=", "hydra.sweep.dir=", "hydra.sweep.subdir=")
+    harmless = ("hydra.run.dir=", "hydra.sweep.dir=", "hydra.sweep.subdir=", "hydra.mode=")
     if not any(
         word.startswith(("-c", "--config")) or ("hydra" in word and not word.startswith(harmless)) for word in arguments
     ):
@@ -84,7 +86,7 @@ def _look_at_what_hydra_makes(arguments: list[str]) -> None:
 def end(error: Exception) -> NoReturn:
     """End the program: a user's mistake or a lost worker as one message, a signal as its code, a defect as it is."""
     if isinstance(error, Interrupted):
-        print(f"\n{error}; hydra.run.dir=FOLDER of this run goes on from here", file=sys.stderr)
+        print(f"\n{error}; {error.hint}", file=sys.stderr)
         sys.exit(128 + error.signum)
     lost = lost_worker(error)
     if lost is not None:

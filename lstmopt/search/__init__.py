@@ -1,0 +1,1 @@
+"""Hyperparameter search: studies of trials that are ordinary runs."""

@@ -1,0 +1,83 @@
+"""What a search makes small or large, and what a trial came to."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import TrialState
+
+from lstmopt.errors import ConfigError
+
+FIELDS = ("train_seconds", "peak_memory_mb", "parameters", "samples_per_second", "epochs", "steps")
+ENDED = {"completed": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
+
+
+@dataclass
+class Outcome:
+    """How a run of a trial ended.
+
+    Attributes:
+        state: complete, pruned or failed.
+        values: one for each objective.
+        reason: why it failed or was given up.
+    """
+
+    state: TrialState
+    values: list[float] = field(default_factory=list)
+    reason: str = ""
+
+
+def directions(objectives: list[str] | None, monitor: str, mode: str) -> dict[str, str]:
+    """`minimize` or `maximize` for each objective, by name.
+
+    Args:
+        objectives: `val/loss`, or `val/accuracy:maximize`; without any, the monitored metric.
+        monitor: that metric.
+        mode: `min` or `max`, which way it is better.
+
+    Raises:
+        ConfigError: no such objective or direction.
+    """
+    found: dict[str, str] = {}
+    for written in objectives or [f"{monitor}:{mode}imize"]:
+        name, _, direction = written.partition(":")
+        if direction not in ("", "minimize", "maximize"):
+            raise ConfigError(f"search.objectives: {written}", f"write {name}:minimize or {name}:maximize")
+        if name not in FIELDS and not name.startswith(("val/", "train/", "test/")):
+            raise ConfigError(
+                f"search.objectives: {name} is nothing that a run measures",
+                f"write a metric, as val/loss, or one of {', '.join(FIELDS)}",
+            )
+        found[name] = direction or "minimize"
+    return found
+
+
+def outcome(folder: Path, objectives: Mapping[str, str], error: Any = None) -> Outcome | None:
+    """What the results in a run folder say; None where it has not ended.
+
+    Args:
+        folder: of the run.
+        objectives: by name their directions.
+        error: what the run raised, if it did.
+    """
+    path = folder / "results.json"
+    result = json.loads(path.read_text()) if path.is_file() else {"status": "none"}
+    if error is None and result["status"] not in ENDED:
+        return None
+    if error is not None:
+        return Outcome(TrialState.FAIL, reason=f"{type(error).__name__}: {error}".splitlines()[0][:200])
+    if result["status"] == "pruned":
+        return Outcome(TrialState.PRUNED)
+    values = [_value(result, name) for name in objectives]
+    wrong = [name for name, value in zip(objectives, values, strict=True) if not math.isfinite(value)]
+    if wrong:
+        return Outcome(TrialState.FAIL, reason=f"{wrong[0]} is {_value(result, wrong[0])}")
+    return Outcome(TrialState.COMPLETE, values)
+
+
+def _value(result: dict[str, Any], name: str) -> float:
+    found = result["best"] if name == result["monitor"] else result.get(name, result["metrics"].get(name))
+    return math.nan if found is None else float(found)

@@ -1,0 +1,154 @@
+"""What a search leaves: `sweep.json`, the best settings, a report and pictures."""
+
+import json
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+from optuna.trial import FrozenTrial
+from sqlalchemy.engine import make_url
+
+from lstmopt import comparison, results
+from lstmopt.conf_dir import conf_dir
+from lstmopt.search.progress import STATUS
+from lstmopt.search.study import Study
+
+if TYPE_CHECKING:
+    from lstmopt.search.sweep import Sweep
+
+
+def write(study: Study, sweep: "Sweep") -> None:
+    """Write and show all of it; the trials that there are so far count."""
+    entries = [entry(trial, sweep) for trial in study.trials()]
+    done = [one for one in entries if one["status"] == "completed"]
+    sign = 1 if next(iter(sweep.directions.values())) == "minimize" else -1
+    best = min(done, key=lambda one: sign * one["value"], default=None)
+    front = study.study.best_trials if len(sweep.directions) > 1 and done else []
+    found = {
+        "study": study.study.study_name,
+        "objectives": sweep.directions,
+        "trials": entries,
+        "best": best,
+        "front": [trial.number for trial in front],
+    }
+    results.write(sweep.folder, found, "sweep.json")
+    if not entries:
+        return
+    if best is not None:
+        _best_as_experiment(best, sweep)
+    pictures = _pictures(study.study, sweep) if len(done) > 1 else []
+    _markdown(found, pictures, sweep)
+    comparison.show(entries, best, sweep.folder)
+    if best is not None:
+        print(f"once more:      python train.py {' '.join(best['overrides'])}")
+        print(f"or as a file:   python train.py --config-dir {sweep.folder} experiment=best")
+    print(f"look into it:   optuna-dashboard '{make_url(sweep.storage).render_as_string(hide_password=True)}'")
+
+
+def entry(trial: FrozenTrial, sweep: "Sweep") -> dict[str, Any]:
+    """One trial, as `sweep.json` and the table show it."""
+    folder = sweep.folder / str(trial.number)
+    path = sweep.run_folder(trial.number, 0) / "results.json"
+    result = json.loads(path.read_text()) if path.is_file() else {}
+    own = [word for word in sweep.fixed if not word.lstrip("+").startswith(("search", "hydra"))]
+    values = trial.values or []
+    return {
+        "number": trial.number,
+        "status": STATUS[trial.state],
+        "overrides": own + trial.user_attrs.get("overrides", []),
+        "value": values[0] if values else None,
+        "run_dir": str(folder),
+        "mode": next(iter(sweep.directions.values())).removesuffix("imize"),
+        "monitor": next(iter(sweep.directions)),
+        "metrics": result.get("metrics", {}),
+        "train_seconds": result.get("train_seconds", 0.0),
+        "values": values,
+        "params": trial.params,
+        "epochs": max(trial.intermediate_values, default=result.get("epochs", 0)),
+        "reason": trial.user_attrs.get("reason", ""),
+    }
+
+
+def _best_as_experiment(best: dict[str, Any], sweep: "Sweep") -> None:
+    """`experiment/best.yaml`, which `--config-dir FOLDER experiment=best` takes."""
+    groups = {folder.name for folder in Path(conf_dir()).iterdir() if folder.is_dir()}
+    options: list[dict[str, str]] = []
+    tree = OmegaConf.create({})
+    for override in OverridesParser.create().parse_overrides(best["overrides"]):
+        key, value = str(override.key_or_group), override.value()
+        if key in groups:
+            options.append({f"override /{key}": str(value)})
+        else:
+            OmegaConf.update(tree, key, value, force_add=True)
+    about = f"# The best of {len(best['params'])} varied keys in the study {sweep.search.study}: trial {best['number']}"
+    text = f"# @package _global_\n{about}, {best['monitor']} {best['value']:.6g}.\n"
+    if options:
+        text += yaml.safe_dump({"defaults": [*options, "_self_"]}, sort_keys=False)
+    text += OmegaConf.to_yaml(tree) if len(tree) else ""
+    (sweep.folder / "experiment").mkdir(exist_ok=True)
+    (sweep.folder / "experiment" / "best.yaml").write_text(text)
+
+
+def _pictures(study: optuna.Study, sweep: "Sweep") -> list[str]:
+    """Optuna's plots as PNG files; their names."""
+    import matplotlib.pyplot as plt
+
+    plt.switch_backend("Agg")
+    from optuna.visualization import matplotlib as plots
+
+    several = len(sweep.directions) > 1
+    first = (lambda trial: trial.values[0]) if several else None
+    name = next(iter(sweep.directions))
+    settings: dict[str, Any] = {"target": first, "target_name": name}
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+    drawn = {
+        "history": lambda: plots.plot_optimization_history(study, **settings),
+        "importance": lambda: plots.plot_param_importances(study, evaluator=evaluator, **settings),
+        "slice": lambda: plots.plot_slice(study, **settings),
+        "parallel": lambda: plots.plot_parallel_coordinate(study, **settings),
+    }
+    if several:
+        drawn["front"] = lambda: plots.plot_pareto_front(study, target_names=list(sweep.directions))
+    found = []
+    for name, draw in drawn.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                draw()
+            except (ValueError, RuntimeError):  # too few trials, or all of them alike
+                plt.close("all")
+                continue
+            plt.gcf().set_size_inches(max(9, 3 * len(study.best_trials[0].params)) if name == "slice" else 9, 5)
+            plt.gcf().savefig(sweep.folder / f"{name}.png", dpi=100, bbox_inches="tight")
+            plt.close("all")
+        found.append(f"{name}.png")
+    return found
+
+
+def _markdown(found: dict[str, Any], pictures: list[str], sweep: "Sweep") -> None:
+    counts = {state: sum(one["status"] == state for one in found["trials"]) for state in STATUS.values()}
+    lines = [
+        f"# {found['study']}",
+        "",
+        ", ".join(f"{number} {state}" for state, number in counts.items() if number),
+        "",
+    ]
+    objectives = ", ".join(f"{direction} {name}" for name, direction in sweep.directions.items())
+    lines += [f"Objectives: {objectives}.", ""]
+    if found["best"]:
+        lines += ["Best:", "", f"    python train.py {' '.join(found['best']['overrides'])}", ""]
+    lines += [
+        f"| trial | status | {' | '.join(sweep.directions)} | epochs | overrides |",
+        "|---|---|" + "---|" * (2 + len(sweep.directions)),
+    ]
+    for one in sorted(found["trials"], key=lambda one: (one["value"] is None, one["value"] or 0.0)):
+        values = [f"{value:.5g}" for value in one["values"]] or [""] * len(sweep.directions)
+        status = f"{one['status']}{': ' + one['reason'] if one['reason'] else ''}"
+        cells = [str(one["number"]), status, *values, str(one["epochs"]), f"`{' '.join(one['overrides'])}`"]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    lines += ["", *(f"![{name}]({name})" for name in pictures)]
+    (sweep.folder / "report.md").write_text("\n".join(lines) + "\n")

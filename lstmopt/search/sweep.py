@@ -1,0 +1,286 @@
+"""A search from its config to its report."""
+
+import math
+import sys
+import time
+import warnings
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.utils import JobStatus
+from hydra.errors import HydraException
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from optuna.trial import Trial, TrialState
+
+from lstmopt import check, compat, targets
+from lstmopt.build import make
+from lstmopt.errors import ConfigError, Interrupted
+from lstmopt.mistakes import explain
+from lstmopt.search import report, space
+from lstmopt.search.objectives import Outcome, directions, outcome
+from lstmopt.search.progress import Progress
+from lstmopt.search.study import Study
+from lstmopt.search.workers import supervise
+
+BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+
+
+class Sweep:
+    """Everything that the processes of a search have in common.
+
+    Args:
+        config: the composed config, with Hydra's part.
+        context: Hydra's.
+        arguments: what was typed.
+
+    Attributes:
+        folder: the sweep's; trial 3 lies in its folder 3.
+        fixed: what was typed for all trials.
+        space: what is varied.
+
+    Raises:
+        ConfigError: all that is wrong, before any trial.
+    """
+
+    def __init__(self, config: DictConfig, context: HydraContext, arguments: list[str]) -> None:
+        self.config, self.context = config, context
+        self.search = config.search
+        self.folder = Path(config.hydra.sweep.dir).absolute()
+        parsed = OverridesParser.create(context.config_loader).parse_overrides(arguments)
+        varied = [override for override in parsed if override.is_sweep_override()]
+        self.fixed = [override.input_line for override in parsed if not override.is_sweep_override()]
+        own = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+        self._refuse(targets.problems(own, self.fixed))
+        self._refuse(check.problems(own) or compat.problems(own))
+        self.space = self._space(parsed, varied)
+        self.directions = directions(self.search.objectives, config.monitor, config.mode)
+        self._refuse(self._combinations())
+        self._try_one()
+
+    @staticmethod
+    def _refuse(problems: list[str]) -> None:
+        if problems:
+            raise ConfigError("\n".join(problems))
+
+    def _space(self, parsed: list[Override], varied: list[Override]) -> space.Space:
+        """What was typed takes the place of the space file, unless a space was typed too."""
+        typed = space.typed(varied)
+        names = [str(override.key_or_group) for override in parsed]
+        written: dict[str, Any] = OmegaConf.to_container(self.search.space, resolve=True)  # type: ignore[assignment]
+        if typed and not any(name.startswith(("search/space", "search.space")) for name in names):
+            written = {}
+        mine = {dimension.key for dimension in typed} | set(names)
+        choices = dict(self.config.hydra.runtime.choices)
+        fixed = {key: value for key, value in choices.items() if "/" not in key and key not in {d.key for d in typed}}
+        left = {key: value for key, value in written.items() if key not in mine}
+        fixed = {key: value for key, value in fixed.items() if key not in left}
+        if not left:
+            return space.Space(typed, fixed)
+        asked = {name for value in left.values() if isinstance(value, dict) for name in value.get("when") or {}}
+        fixed |= {name: OmegaConf.select(self.config, name) for name in asked if "." in name and name not in left}
+        return space.Space([*space.read(left, fixed | {d.key: None for d in typed}).dimensions, *typed], fixed)
+
+    def _combinations(self) -> list[str]:
+        """What the engine or the pruner cannot do."""
+        found, several = [], len(self.directions) > 1
+        if several and not self.search.pruner._target_.endswith("NopPruner"):
+            found.append("several objectives cannot be pruned\n  type search/pruner=none")
+        if several and self.search.sampler._target_.endswith("CmaEsSampler"):
+            found.append("search=cmaes knows one objective\n  type search=nsga2, or one of search.objectives")
+        if self.by_seeds and self.search.seeds_per_trial < 5:
+            found.append("search/pruner=wilcoxon compares seeds\n  type search.seeds_per_trial=5 or more")
+        return found
+
+    def _try_one(self) -> None:
+        """Compose the first point, so that a key or an option that does not exist is told before any trial."""
+        chosen: dict[str, Any] = {}
+        for dimension in self.space.dimensions:
+            if dimension.exists(self.space.fixed | chosen):
+                chosen[dimension.key] = space.values(dimension.distribution, 2)[0]
+        words = [space.override(key, value) for key, value in chosen.items()]
+        try:
+            self.context.config_loader.load_sweep_config(self.config, [*self.fixed, *words])
+        except (HydraException, OmegaConfBaseException) as error:
+            told = explain(error, [*sys.argv[1:], *words])
+            if told is None:
+                raise
+            raise ConfigError(told) from error
+
+    @property
+    def storage(self) -> str:
+        """URL of the database."""
+        return str(self.search.storage or f"sqlite:///{self.folder / 'study.db'}")
+
+    def study(self) -> Study:
+        """This process' view of the study, made where there is none.
+
+        Raises:
+            ConfigError: there is one of another space, or the database cannot be used.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        warnings.filterwarnings("ignore", module="optuna")
+        pruner = make(self.search.pruner)
+        grid = self.sampler(0)
+        n_trials = self.search.n_trials or (len(grid.points()) if hasattr(grid, "points") else 50)
+        if hasattr(grid, "points"):
+            n_trials = min(n_trials, len(grid.points()))
+        study = Study(
+            self.storage,
+            self.search.study,
+            list(self.directions.values()),
+            self.sampler,
+            pruner,
+            n_trials,
+            self.search.max_retries,
+            self.search.heartbeat,
+            self.folder / ".study.lock",
+        )
+        mine = {"space": self.space.described(), "objectives": self.directions}
+        before = study.agree("space", mine)
+        if before != mine:
+            differing = [k for k in mine["space"] | before["space"] if mine["space"].get(k) != before["space"].get(k)]
+            raise ConfigError(
+                f"the study {self.search.study} varies something else: {', '.join(differing) or 'other objectives'}",
+                "type search.study=NAME for a new one",
+            )
+        return study
+
+    def sampler(self, number: int) -> Any:
+        """The sampler of one trial; its seed is of the search's seed and the trial's number."""
+        own = self.search.sampler._target_
+        seed = self.config.seed if "Grid" in own or "QMC" in own else (self.config.seed * 1_000_003 + number) % 2**31
+        sampler = make(self.search.sampler, seed=seed)
+        if hasattr(sampler, "space"):
+            sampler.space = self.space
+        return sampler
+
+    def overrides(self, trial_number: int, values: dict[str, Any]) -> list[list[str]]:
+        """What each job of a trial is started with: one, or one for each seed."""
+        common = [*self.fixed, *(space.override(key, value) for key, value in values.items())]
+        common += [f"search.study={self.search.study}", f"hydra.sweep.dir={self.folder}"]
+        if not self.search.storage:
+            common.append(f'search.storage="{self.storage}"')
+        found = []
+        for k in range(self.search.seeds_per_trial):
+            words = [*common, f"hydra.sweep.subdir={self.run_folder(trial_number, k).relative_to(self.folder)}"]
+            if self.search.seeds_per_trial > 1:
+                words.append(f"seed={self.config.seed + k}")
+            if k == 0 and not self.by_seeds:
+                words.append(f"search.trial={trial_number}")
+            found.append(words)
+        return found
+
+    @property
+    def by_seeds(self) -> bool:
+        """Whether the pruner is told the seeds of a trial, and not its epochs."""
+        return str(self.search.pruner._target_).endswith("WilcoxonPruner")
+
+    def run_folder(self, trial_number: int, k: int) -> Path:
+        """Where the run of the k-th seed of a trial lies."""
+        folder = self.folder / str(trial_number)
+        return folder / str(k) if self.search.seeds_per_trial > 1 else folder
+
+
+def run(config: DictConfig, context: HydraContext, launcher: Launcher, arguments: list[str]) -> None:
+    """Work until all trials have ended, then report.
+
+    Raises:
+        ConfigError: what was typed cannot work, or more trials failed than `search.max_failure_rate`.
+        Interrupted: a signal asked for the end.
+    """
+    sweep = Sweep(config, context, arguments)
+    study = sweep.study()
+    deadline = time.monotonic() + (config.search.timeout or math.inf)
+    with Progress(study, sweep.directions) as progress:
+        if config.search.n_jobs > 1 and config.hydra.launcher._target_ == BASIC:
+            supervise(study, config.search.n_jobs, sweep.folder, progress)
+        else:
+            _work(study, sweep, launcher, deadline, progress)
+    if config.search.report:
+        report.write(study, sweep)
+    failed = [trial for trial in study.trials() if trial.state == TrialState.FAIL]
+    if len(failed) > config.search.max_failure_rate * study.n_trials:
+        reasons = "; ".join(dict.fromkeys(trial.user_attrs.get("reason", "") for trial in failed))
+        raise ConfigError(
+            f"{len(failed)} of {study.n_trials} trials failed: {reasons[:300]}",
+            "see output.log in their folders, or type search.max_failure_rate=1",
+        )
+
+
+def _work(study: Study, sweep: Sweep, launcher: Launcher, deadline: float, progress: Progress) -> None:
+    """Take trials, a batch at a time, until there are none."""
+    size = 1 if sweep.config.hydra.launcher._target_ == BASIC else sweep.search.n_jobs
+    while time.monotonic() < deadline:
+        batch: list[Trial] = []
+        while len(batch) < size and (trial := study.take()) is not None:
+            batch.append(trial)
+        if not batch:
+            if study.finished():
+                return
+            time.sleep(0.5)  # others are at work, and may die
+            progress.refresh()
+            continue
+        _launch(study, sweep, launcher, batch)
+        progress.refresh()
+
+
+def _launch(study: Study, sweep: Sweep, launcher: Launcher, batch: list[Trial]) -> None:
+    """Run the jobs of some trials side by side, seed after seed, and tell how they ended."""
+    jobs: dict[int, list[list[str]]] = {}
+    for trial in batch:
+        values = sweep.space.suggest(trial)
+        jobs[trial.number] = sweep.overrides(trial.number, values)
+        trial.set_user_attr("overrides", [space.override(key, value) for key, value in values.items()])
+    ended: dict[int, list[Outcome]] = {trial.number: [] for trial in batch}
+    try:
+        for k in range(sweep.search.seeds_per_trial):
+            alive = [trial for trial in batch if all(o.state == TrialState.COMPLETE for o in ended[trial.number])]
+            _launch_seed(sweep, launcher, alive, k, jobs, ended)
+        for trial in batch:
+            found = ended[trial.number]
+            if found[-1].state == TrialState.COMPLETE:
+                means = [sum(column) / len(found) for column in zip(*(one.values for one in found), strict=True)]
+                study.tell(trial, TrialState.COMPLETE, means)
+            else:
+                study.tell(trial, found[-1].state, reason=found[-1].reason)
+    except BaseException:
+        for trial in batch:
+            study.release(trial)
+        raise
+
+
+def _launch_seed(
+    sweep: Sweep,
+    launcher: Launcher,
+    trials: list[Trial],
+    k: int,
+    jobs: dict[int, list[list[str]]],
+    ended: dict[int, list[Outcome]],
+) -> None:
+    folders = {trial.number: sweep.run_folder(trial.number, k) for trial in trials}
+    known = {number: outcome(folder, sweep.directions) for number, folder in folders.items()}
+    left = [trial for trial in trials if known[trial.number] is None]  # not ended in an earlier process
+    if left:
+        log = folders[left[0].number] if len(trials) == 1 else sweep.folder
+        log.mkdir(parents=True, exist_ok=True)
+        with open(log / "output.log", "a", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
+            returned = launcher.launch([jobs[trial.number][k] for trial in left], left[0].number)
+        for trial, job in zip(left, returned, strict=True):
+            error = job._return_value if job.status == JobStatus.FAILED else None
+            if isinstance(error, Interrupted):
+                error.hint = "the same command goes on from here"
+                raise error
+            known[trial.number] = outcome(folders[trial.number], sweep.directions, error)
+    for trial in trials:
+        one = known[trial.number] or Outcome(TrialState.FAIL, reason="left no results.json")
+        ended[trial.number].append(one)
+        if sweep.by_seeds and one.state == TrialState.COMPLETE:
+            trial.report(one.values[0], step=k)
+            if k + 1 < sweep.search.seeds_per_trial and trial.should_prune():
+                ended[trial.number].append(Outcome(TrialState.PRUNED, reason=f"given up after {k + 1} seeds"))

@@ -1,0 +1,98 @@
+"""What pruning and Bayesian proposals save: training steps until the best of 32 random trials is reached.
+
+    python scripts/compare_search.py --data-root DIR [--studies 5] [--jobs 1] [--write docs/search.md]
+
+For each of some seeds: a random search of 32 trials without pruning, then `search=tpe search/pruner=asha` on the same
+space, data and seed. The steps of all its trials, also of those that were given up, are counted in the order in which
+they ended, until one is as good as the best of the random search; where none is, all the steps count and the ratio is
+infinite. Studies that exist already are gone on with, so that the script can be stopped and started.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+
+import optuna
+from rich.progress import track
+
+ROOT = Path(__file__).resolve().parents[1]
+MARK = "<!-- compare_search -->"
+TASKS = {
+    "co2": ["data=co2", "trainer.max_epochs=27"],
+    "etth1": ["data=etth1", "trainer.max_epochs=27", "trainer.limit_train_batches=20", "trainer.limit_val_batches=20"],
+}
+SEARCHES = {
+    "random": ["search=random", "search/pruner=none", "search.n_trials=32"],
+    "tpe": ["search=tpe", "search/pruner=asha", "search.n_trials=96"],
+}
+
+
+def run(task, search, seed, options):
+    """The study's folder and its trials, in the order in which they ended."""
+    folder = options.folder / f"{task}-{search}-{seed}"
+    words = [*TASKS[task], *SEARCHES[search], f"seed={seed}", f"hydra.sweep.dir={folder}", "search.study=study"]
+    words += [f"data.root={options.data_root}"] if task != "co2" else []
+    words += ["logger=none", "callbacks.picture=null", f"search.n_jobs={options.jobs}"]
+    command = [sys.executable, str(ROOT / "train.py"), *words]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with open(options.folder / f"{task}-{search}-{seed}.log", "a") as log:
+        subprocess.run(command, check=True, stdout=log, stderr=log, env=environment)
+    trials = optuna.load_study(study_name="study", storage=f"sqlite:///{folder}/study.db").trials
+    found = []
+    for trial in sorted(trials, key=lambda trial: trial.datetime_complete):
+        path = folder / str(trial.number) / "results.json"
+        result = json.loads(path.read_text()) if path.is_file() else {"steps": 0, "best": None}
+        found.append((result["steps"], result["best"] if trial.state.name == "COMPLETE" else None))
+    return found
+
+
+def steps_to(target, trials):
+    """Steps until a trial is as good; infinite where none is."""
+    total = 0
+    for steps, value in trials:
+        total += steps
+        if value is not None and value <= target:
+            return total
+    return float("inf")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-root", type=Path, required=True, help="folder that holds ett/ETTh1.csv")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--studies", type=int, default=5)
+    parser.add_argument("--jobs", type=int, default=1, help="trials at a time")
+    parser.add_argument("--folder", type=Path, default=Path("multirun/compare_search"))
+    parser.add_argument("--write", type=Path, help="a page whose part after the mark is replaced")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    options.data_root = options.data_root.resolve()
+    lines = ["| data | seed | best of 32 random | its steps | best of tpe + asha | steps to as good | ratio |"]
+    lines.append("|---" * 7 + "|")
+    for task in options.tasks:
+        ratios = []
+        for seed in track(range(options.studies), description=task):
+            plain, pruned = (run(task, search, seed, options) for search in SEARCHES)
+            target = min(value for _, value in plain if value is not None)
+            best = min(value for _, value in pruned if value is not None)
+            spent, needed = sum(steps for steps, _ in plain), steps_to(target, pruned)
+            ratios.append(needed / spent)
+            lines.append(f"| {task} | {seed} | {target:.5g} | {spent} | {best:.5g} | {needed:g} | {ratios[-1]:.3f} |")
+        median = statistics.median(ratios)
+        lines.append(
+            f"| {task} | median | | | | | **{median:.3f}** ({'holds' if median <= 1 / 3 else 'missed'}: ≤ 1/3) |"
+        )
+    about = f"{date.today()}, `scripts/compare_search.py --studies {options.studies}`. {__doc__.splitlines()[0]}"
+    text = "\n".join([MARK, about, "", *lines, ""])
+    print(text)
+    if options.write:
+        options.write.write_text(options.write.read_text().split(MARK)[0] + text)
+
+
+if __name__ == "__main__":
+    main()

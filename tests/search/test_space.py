@@ -1,0 +1,128 @@
+"""Spaces as they are written and typed, and the points of a grid."""
+
+import itertools
+from collections import Counter
+from pathlib import Path
+
+import optuna
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from lstmopt.conf_dir import conf_dir
+from lstmopt.errors import ConfigError
+from lstmopt.search.grid_sampler import GridSampler
+from lstmopt.search.space import override, read, typed, values
+
+WRITTEN = {
+    "optimizer.momentum": {"low": 0.5, "high": 0.9, "step": 0.2, "when": {"optimizer": "sgd"}},
+    "optimizer": ["adam", "sgd", "rmsprop"],
+    "optimizer.lr": {"low": 1e-4, "high": 1e-1, "log": True},
+    "model.num_layers": {"low": 1, "high": 3},
+}
+
+
+def proposals(space, sampler, number):
+    study = optuna.create_study(sampler=sampler)
+    found = []
+    for _ in range(number):
+        trial = study.ask()
+        found.append(space.suggest(trial))
+        study.tell(trial, 0.0)
+    return found
+
+
+def test_conditions_hold_in_every_proposal():
+    found = proposals(read(WRITTEN), optuna.samplers.RandomSampler(seed=0), 200)
+    for one in found:
+        assert ("optimizer.momentum" in one) == (one["optimizer"] == "sgd")
+        assert 1e-4 <= one["optimizer.lr"] <= 1e-1 and one["model.num_layers"] in (1, 2, 3)
+    assert {one["optimizer"] for one in found} == {"adam", "sgd", "rmsprop"}
+    assert sum(one["optimizer.lr"] < 1e-2 for one in found) == pytest.approx(200 * 2 / 3, abs=30)  # in the logarithm
+
+
+def test_a_condition_on_what_is_not_varied():
+    written = {"optimizer.momentum": {"low": 0.5, "high": 0.9, "when": {"optimizer": ["sgd", "rmsprop"]}}}
+    assert [
+        *proposals(read(written | {"seed": [1]}, {"optimizer": "adam"}), optuna.samplers.RandomSampler(), 1)[0]
+    ] == ["seed"]
+    assert "optimizer.momentum" in proposals(read(written, {"optimizer": "sgd"}), optuna.samplers.RandomSampler(), 1)[0]
+    with pytest.raises(ConfigError, match="depends on optimizer"):
+        read(written)
+
+
+def test_a_grid_is_every_combination_once():
+    space = read(WRITTEN)
+    expected = []
+    for optimizer, rate, layers in itertools.product(("adam", "sgd", "rmsprop"), (1e-4, 0.00316228, 1e-1), (1, 2, 3)):
+        one = {"optimizer": optimizer, "optimizer.lr": rate, "model.num_layers": layers}
+        expected += [one | {"optimizer.momentum": m} for m in (0.5, 0.7, 0.9)] if optimizer == "sgd" else [one]
+    grid = GridSampler(points_per_range=3, seed=1)
+    grid.space = space
+    found = [tuple(sorted(one.items())) for one in proposals(space, grid, len(grid.points()))]
+    assert Counter(found) == Counter(tuple(sorted(one.items())) for one in expected)
+    assert len(found) == 45
+    other = GridSampler(points_per_range=3, seed=2)
+    other.space = space
+    assert other.points() != grid.points()
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("optimizer=adam,sgd", ["adam", "sgd"]),
+        ("model.hidden_size=16,32,64", [16, 32, 64]),
+        ("model.num_layers=range(1,4)", [1, 2, 3]),
+        ("data.input_length=range(12,49,12)", [12, 24, 36, 48]),
+        ("model.dropout=range(0,0.5,0.25)", [0.0, 0.25]),
+        ("model.dropout=interval(0,0.5)", [0.0, 0.25, 0.5]),
+        ("optimizer.lr=tag(log,interval(1e-4,1e-2))", [1e-4, 1e-3, 1e-2]),
+        ("model.hidden_size=tag(log,int(interval(8,128)))", [8, 32, 128]),
+        ("optimizer.betas=[0.9,0.99],[0.8,0.9]", ["[0.9,0.99]", "[0.8,0.9]"]),
+        ("optimizer.weight_decay=null,0.1", [None, 0.1]),
+    ],
+)
+def test_hydras_words(word, expected):
+    (dimension,) = typed([OverridesParser.create().parse_override(word)])
+    assert values(dimension.distribution, 3) == pytest.approx(expected) if expected[-1] == 0.5 else expected
+    for value in values(dimension.distribution, 3):  # what is typed for a value is read as that value
+        parsed = OverridesParser.create().parse_override(override(dimension.key, value)).value()
+        assert parsed == value or str(parsed).replace(" ", "") == value
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ({"optimizer.lr": 3}, "write a list"),
+        ({"optimizer.lr": {"low": 1}}, "write a list"),
+        ({"optimizer.lr": {"low": 1, "high": 0.1}}, "goes from 1 to 0.1"),
+        ({"optimizer.lr": {"low": 0, "high": 1, "log": True}}, "above 0 with log"),
+        ({"optimizer.lr": {"low": 0.1, "high": 1, "log": True, "step": 0.1}}, "without log"),
+        ({"optimizer.lr": {"low": 0.1, "hihg": 1}}, "write a list"),
+        ({"optimizer.lr": []}, "write a list"),
+        ({}, "nothing to vary"),
+    ],
+)
+def test_what_cannot_be_read_is_told(written, said):
+    with pytest.raises(ConfigError, match=said):
+        read(written)
+
+
+def test_all_mistakes_at_once():
+    with pytest.raises(ConfigError) as told:
+        read({"a.b": 3, "a.c": {"low": 2, "high": 1}})
+    assert "a.b" in str(told.value) and "a.c" in str(told.value)
+
+
+FILES = sorted(Path(conf_dir(), "search", "space").glob("*.yaml"))
+
+
+def test_spaces_are_found():
+    assert len(FILES) >= 3
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_shipped_space(file):
+    space = read(OmegaConf.to_container(OmegaConf.load(file)))
+    assert space.dimensions[0].key in ("optimizer", "optimizer.lr")  # what matters most comes first
+    assert len(space.points(3)) >= 12
