@@ -48,6 +48,7 @@ def main() -> None:
         os.environ.pop(name, None)
     try:
         _look_at_what_hydra_makes(sys.argv[1:])
+        _compose_once(sys.argv[1:])
         job()
     except KeyboardInterrupt:
         sys.exit(130)
@@ -55,6 +56,14 @@ def main() -> None:
         end(error)
     finally:
         comparison.report()
+
+
+def _compose_once(arguments: list[str]) -> None:
+    """Spare Hydra composing everything once more only to look for `hydra.mode`, which no shipped file sets."""
+    from hydra._internal.hydra import Hydra
+
+    if not any(word.startswith(("-c", "--config", "hydra.mode=", "+hydra", "++hydra")) for word in arguments):
+        Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
 
 
 def _look_at_what_hydra_makes(arguments: list[str]) -> None:

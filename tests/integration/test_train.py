@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lstmopt.conf_dir import conf_dir
 
 SHORT = ["trainer.max_epochs=2", "data.input_length=52", "data.horizon=4", "model.hidden_size=8"]
 
@@ -199,3 +202,20 @@ def test_a_finished_run_is_not_trained_again(program):
     longer = [option for option in SHORT if "max_epochs" not in option] + ["trainer.max_epochs=3"]
     assert program(*longer, "hydra.run.dir=run").returncode == 0
     assert results(program.folder / "run")["epochs"] == 3
+
+
+def test_the_config_is_composed_once(program, monkeypatch):
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+
+    composed, count = ConfigLoaderImpl.load_configuration, program.folder / "count"
+
+    def counted(self, *arguments, **options):
+        with open(count, "a") as file:
+            file.write(".")
+        return composed(self, *arguments, **options)
+
+    monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", counted)
+    assert program(*SHORT, "hydra.run.dir=run").returncode == 0
+    assert count.read_text() == "."
+    shipped = [file.read_text() for file in Path(conf_dir()).glob("**/*.yaml")]
+    assert len(shipped) > 100 and not any(re.search(r"^ *mode: *(RUN|MULTIRUN)", text, re.M) for text in shipped)
