@@ -69,8 +69,8 @@ def killed(options):
             and told == said
         )
         print(
-            f"killed after {', '.join(moments)}: {dict(states)}, {different} different proposals, {begun} trials gone on "
-            f"with from a checkpoint, exit code {code}: {'holds' if held else 'MISSED'}",
+            f"killed after {', '.join(moments)}: {dict(states)}, {different} different proposals, {begun} trials gone "
+            f"on with from a checkpoint, exit code {code}: {'holds' if held else 'MISSED'}",
             flush=True,
         )
         if not held:
