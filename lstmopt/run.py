@@ -16,6 +16,8 @@ from lstmopt import check, compat, results, resume, run_facts, run_folder, targe
 from lstmopt.build import Parts, build
 from lstmopt.callbacks.throughput import Throughput
 from lstmopt.checkpoint_file import read
+from lstmopt.distributed import ranks
+from lstmopt.distributed.processes import joined
 from lstmopt.errors import CheckpointError, ConfigError, Interrupted, Pruned, UserError
 from lstmopt.evaluate import baselines
 from lstmopt.loggers import RunTensorBoard
@@ -34,7 +36,11 @@ def run(cfg: DictConfig) -> float:
         Interrupted: a signal stopped the training; `results.json` says `stopped`.
     """
     output_dir = Path(HydraConfig.get().runtime.output_dir)
-    run_folder.hold(output_dir)
+    first = ranks.is_first(cfg)
+    if first:
+        run_folder.hold(output_dir)
+    else:
+        ranks.be_quiet(cfg)
     for name in UNSAFE:
         os.environ.pop(name, None)  # a config can set them for a job
     try:
@@ -46,15 +52,17 @@ def run(cfg: DictConfig) -> float:
         problems = problems or compat.problems(cfg)
         if problems:
             raise ConfigError("\n".join(problems))
-        return _train(cfg, output_dir)
+        return _train(cfg, output_dir, first)
     except UserError:
-        run_folder.remove_unused(output_dir)
+        if first:
+            run_folder.remove_unused(output_dir)
         raise
     finally:
-        run_folder.release(output_dir)
+        if first:
+            run_folder.release(output_dir)
 
 
-def _train(cfg: DictConfig, output_dir: Path) -> float:
+def _train(cfg: DictConfig, output_dir: Path, first: bool) -> float:
     checkpoint = resume.find(cfg.resume.path, output_dir)
     finished = results.finished(output_dir, cfg.trainer.max_epochs)
     if checkpoint and finished and cfg.resume.path == "auto":
@@ -83,6 +91,20 @@ def _train(cfg: DictConfig, output_dir: Path) -> float:
     run_folder.room(output_dir, 3 * sum(p.nbytes for p in parts.module.parameters()))
     facts = RunFacts(now, data, changed, before.get("metrics", {}))
     parts.trainer.callbacks.insert(0, facts)  # type: ignore[attr-defined]
+    with joined(parts.trainer, cfg):
+        result = _fit(cfg, parts, facts, checkpoint, output_dir, first)
+    if first and result["status"] == "completed":
+        _compare(parts, output_dir, result)
+        results.write(output_dir, result)
+        results.show(parts.module.task, result, output_dir)
+        _hparams(cfg, parts, result)
+    return float(result["best"])
+
+
+def _fit(
+    cfg: DictConfig, parts: Parts, facts: RunFacts, checkpoint: str | None, output_dir: Path, first: bool
+) -> dict[str, Any]:
+    """Train and test, and give the results; of several processes the first writes what there is to write."""
     began = time.monotonic()
     status = "completed"
     try:
@@ -101,17 +123,14 @@ def _train(cfg: DictConfig, output_dir: Path) -> float:
     finally:
         result = _facts(cfg, parts, output_dir) | {"status": status, "train_seconds": time.monotonic() - began}
         result["metrics"] = facts.metrics(parts.trainer)
-        if parts.trainer.global_step and output_dir.is_dir() and status != "completed":
+        if first and parts.trainer.global_step and output_dir.is_dir() and status != "completed":
             with suppress(OSError):  # what is wrong is told by the error that is on its way
                 results.write(output_dir, result)
-    if status == "pruned":
-        return float(result["best"])
-    run_folder.still_there(output_dir)
-    _test(parts, output_dir, result)
-    results.write(output_dir, result)
-    results.show(parts.module.task, result, output_dir)
-    _hparams(cfg, parts, result)
-    return float(result["best"])
+    if status == "completed":
+        if first:
+            run_folder.still_there(output_dir)
+        _test(parts, output_dir, result)
+    return result
 
 
 def _facts(cfg: DictConfig, parts: Parts, output_dir: Path) -> dict[str, Any]:
@@ -141,11 +160,15 @@ def _facts(cfg: DictConfig, parts: Parts, output_dir: Path) -> dict[str, Any]:
 
 
 def _test(parts: Parts, output_dir: Path, result: dict[str, Any]) -> None:
-    """Test metrics of the best epoch's weights, the baselines', and the picture."""
-    task = parts.module.task
+    """Test metrics of the best epoch's weights."""
     if result["checkpoint"]:
         parts.module.load_state_dict(resume.weights(output_dir / result["checkpoint"]))
     result["metrics"] |= parts.trainer.test(parts.module, datamodule=parts.datamodule, verbose=False)[0]
+
+
+def _compare(parts: Parts, output_dir: Path, result: dict[str, Any]) -> None:
+    """Test metrics of the baselines, and the picture."""
+    task = parts.module.task
     scores = baselines(task, parts.datamodule)
     best = next(iter(scores))
     result["baseline"] = {"name": best, **scores[best], "all": scores}
@@ -190,10 +213,13 @@ def quiet() -> None:
     """Leave out Lightning's tips and notes about things that are meant to be so."""
     import logging
 
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     for text in (
         ".*does not have many workers.*",
         ".*Trying to infer the `batch_size`.*",
+        ".*It is recommended to use `self.log.*sync_dist=True.*",  # what is logged is the same in all processes
+        ".*Using `DistributedSampler` with the dataloaders.*",  # the test part is read once, and no sample twice
         ".*isinstance.treespec, LeafSpec.*",
     ):
         warnings.filterwarnings("ignore", text)
