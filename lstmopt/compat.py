@@ -55,6 +55,7 @@ _newton = _optimizer("NaturalGradient", "NewtonCG")  # conjugate gradients on th
 _closure = _optimizer("NaturalGradient", "NewtonCG", ".LBFGS")  # the loss is evaluated several times per step
 _kfac = _optimizer("KFAC")
 
+
 def _strategy(cfg: DictConfig) -> str:
     return str(_value("trainer.strategy._target_")(cfg)).rsplit(".", 1)[-1]
 
@@ -122,7 +123,9 @@ RULES = [
     Rule(
         lambda cfg: (
             _fsdp(cfg)
-            and str(_value("callbacks.gradient_clip._target_")(cfg)).endswith(("PerWeightNormClipping", "AdaptiveGradientClipping"))
+            and str(_value("callbacks.gradient_clip._target_")(cfg)).endswith(
+                ("PerWeightNormClipping", "AdaptiveGradientClipping")
+            )
         ),
         "this clipping looks at whole matrices of weights, and fsdp leaves each process a part",
         "gradient_clip=norm or trainer=ddp",
@@ -138,7 +141,10 @@ RULES = [
         "precision=fp32 or trainer=ddp",
     ),
     Rule(
-        lambda cfg: _fsdp(cfg) and not any("BestCheckpoint" in str(c and c.get("_target_")) for c in (cfg.callbacks or {}).values()),
+        lambda cfg: (
+            _fsdp(cfg)
+            and not any("BestCheckpoint" in str(c and c.get("_target_")) for c in (cfg.callbacks or {}).values())
+        ),
         "under fsdp the test reads whole weights from best.ckpt, and callbacks.best_checkpoint is left out",
         "callbacks=default or trainer=ddp",
     ),

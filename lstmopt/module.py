@@ -146,7 +146,7 @@ class LSTMModule(pl.LightningModule):
         checkpoint["data_spec"] = vars(self.task.spec).copy()
         total = self._loss_sum
         if self._trainer is not None and self.trainer.world_size > 1:  # a number for each process
-            total = self.trainer.strategy.all_gather(total.to(self.device))
+            total = torch.tensor(together.of_each(float(total)))
         checkpoint["train_loss"] = {"sum": total.cpu(), "count": self._loss_count}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -56,7 +56,10 @@ class RunFolder(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Before the first job; each of them holds its own folder. That of a search is where it was before."""
         if ranks.several(config) and ranks.started_outside():
-            _end("each of these processes would begin a sweep of its own", "one run at a time, or hydra/launcher=submitit_slurm")
+            _end(
+                "each of these processes would begin a sweep of its own",
+                "leave -m out, or leave out srun and type hydra/launcher=submitit_slurm",
+            )
         if config.search.sampler is None:
             _settle(config, "sweep")
         else:
@@ -165,6 +168,19 @@ def _lock(path: Path) -> int:
             os.close(handle)
             raise BlockingIOError from error
         os.close(handle)
+
+
+def at_work(folder: Path) -> bool:
+    """Whether another process holds a folder."""
+    if folder in _held or not (folder / LOCK).is_file():
+        return False
+    try:
+        os.close(_lock(folder / LOCK))
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def still_there(folder: Path) -> None:

@@ -21,7 +21,6 @@ class DDP(DDPStrategy):
         gradient_as_bucket_view: gradients are views of what is sent, so that they are not copied.
         static_graph: every step uses the same weights in the same order.
         bucket_cap_mb: MB of gradients sent at once; None is torch's choice.
-        broadcast_buffers: send the first process' buffers before every step.
 
     Reference: Li et al. 2020, PyTorch Distributed.
     """
@@ -34,7 +33,6 @@ class DDP(DDPStrategy):
         gradient_as_bucket_view: bool = True,
         static_graph: bool = False,
         bucket_cap_mb: int | None = None,
-        broadcast_buffers: bool = False,
     ) -> None:
         super().__init__(
             process_group_backend=process_group_backend,
@@ -43,7 +41,6 @@ class DDP(DDPStrategy):
             gradient_as_bucket_view=gradient_as_bucket_view,
             static_graph=static_graph,
             bucket_cap_mb=bucket_cap_mb,
-            broadcast_buffers=broadcast_buffers,
         )
 
     def _configure_launcher(self) -> None:

@@ -30,10 +30,10 @@ GRACE = 10.0  # seconds in which a process notes by itself that another one is g
 class Processes(_SubprocessScriptLauncher):
     """Lightning's launcher of a process for each further device; under srun or torchrun they are there already.
 
-    Lightning starts the same command again, which under Hydra would be another run, or another sweep, in another folder.
-    Here a process gets the composed config of this run on its standard input, and joins it in its folder. It has a
-    session of its own, so that Ctrl-C reaches the first process alone, and it ends with that one, however it ends. Every
-    process uses its share of the cores. Without Hydra the command is Lightning's.
+    Lightning starts the same command again, which under Hydra would be another run, or another sweep, in another
+    folder. Here a process gets the composed config of this run on its standard input, and joins it in its folder. It
+    has a session of its own, so that Ctrl-C reaches the first process alone, and it ends with that one, however it
+    ends. Every process uses its share of the cores. Without Hydra the command is Lightning's.
 
     Attributes:
         config: of the run; None where the program is another one.

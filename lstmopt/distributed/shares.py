@@ -11,8 +11,8 @@ class Shares(Sampler[Tensor]):
     """The batches of all processes together, of each of which one process reads its part.
 
     Sample `i` of a batch is read by process `i % world_size`, so that parts of batches sorted by length are alike. A
-    last batch may leave parts that differ by one sample. Where it has fewer samples than there are processes, in training
-    all read the whole of it, whose mean gradient is the same; otherwise some read nothing.
+    last batch may leave parts that differ by one sample. Where it has fewer samples than there are processes, in
+    training all read the whole of it, whose mean gradient is the same; otherwise some read nothing.
 
     Args:
         indices: the batches, with `set_epoch` and `skip`, in an order that is the same in all processes.

@@ -18,14 +18,27 @@ def total(number: int) -> int:
     return _reduced((number,), dist.ReduceOp.SUM)[0]
 
 
-def _reduced(numbers: tuple[int, ...], how: Any) -> list[int]:
-    if not several():
-        return list(numbers)
+def of_each(number: float) -> list[float]:
+    """The number of every process, in the order of their ranks."""
+    own = torch.zeros(dist.get_world_size(), dtype=torch.float64)
+    own[dist.get_rank()] = number
+    dist.all_reduce(own, group=_control())
+    found: list[float] = own.tolist()
+    return found
+
+
+def _control() -> Any:
     global _group
     if _group is None and dist.get_backend() != "gloo":
         _group = dist.new_group(backend="gloo")
+    return _group
+
+
+def _reduced(numbers: tuple[int, ...], how: Any) -> list[int]:
+    if not several():
+        return list(numbers)
     values = torch.tensor(numbers, dtype=torch.int64)
-    dist.all_reduce(values, how, group=_group)
+    dist.all_reduce(values, how, group=_control())
     found: list[int] = values.tolist()
     return found
 
