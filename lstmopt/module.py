@@ -84,7 +84,7 @@ class LSTMModule(pl.LightningModule):
 
     def _mean(self, value: Tensor) -> Tensor:
         """Over the processes."""
-        return self.trainer.strategy.reduce(value.clone()) if self.trainer.world_size > 1 else value  # type: ignore[return-value]
+        return self.trainer.strategy.reduce(value.clone()) if self.trainer.world_size > 1 else value
 
     def _seed_step(self, batch_idx: int) -> None:
         """Make a step's random numbers a function of (seed, rank, epoch, batch): a resumed run draws the same, and so

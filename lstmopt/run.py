@@ -17,6 +17,8 @@ from lstmopt.build import Parts, build
 from lstmopt.callbacks.throughput import Throughput
 from lstmopt.checkpoint_file import read
 from lstmopt.distributed import ranks
+from lstmopt.distributed.ddp import DDP
+from lstmopt.distributed.fsdp import FSDP
 from lstmopt.distributed.processes import joined
 from lstmopt.errors import CheckpointError, ConfigError, Interrupted, Pruned, UserError
 from lstmopt.evaluate import baselines
@@ -93,6 +95,9 @@ def _train(cfg: DictConfig, output_dir: Path, first: bool) -> float:
     parts.trainer.callbacks.insert(0, facts)  # type: ignore[attr-defined]
     with joined(parts.trainer, cfg):
         result = _fit(cfg, parts, facts, checkpoint, output_dir, first)
+        if result["status"] == "completed":
+            parts = _whole(cfg, parts, output_dir)
+            _test(parts, output_dir, result)
     if first and result["status"] == "completed":
         _compare(parts, output_dir, result)
         results.write(output_dir, result)
@@ -104,7 +109,7 @@ def _train(cfg: DictConfig, output_dir: Path, first: bool) -> float:
 def _fit(
     cfg: DictConfig, parts: Parts, facts: RunFacts, checkpoint: str | None, output_dir: Path, first: bool
 ) -> dict[str, Any]:
-    """Train and test, and give the results; of several processes the first writes what there is to write."""
+    """Train, and give the results; of several processes the first writes what there is to write."""
     began = time.monotonic()
     status = "completed"
     try:
@@ -126,11 +131,18 @@ def _fit(
         if first and parts.trainer.global_step and output_dir.is_dir() and status != "completed":
             with suppress(OSError):  # what is wrong is told by the error that is on its way
                 results.write(output_dir, result)
-    if status == "completed":
-        if first:
-            run_folder.still_there(output_dir)
-        _test(parts, output_dir, result)
+    if status == "completed" and first:
+        run_folder.still_there(output_dir)
     return result
+
+
+def _whole(cfg: DictConfig, parts: Parts, output_dir: Path) -> Parts:
+    """The parts, made anew where the weights are spread over the processes; `best.ckpt` holds them whole."""
+    if not isinstance(parts.trainer.strategy, FSDP):
+        return parts
+    own = cfg.copy()
+    own.trainer.strategy = {"_target_": f"{DDP.__module__}.{DDP.__qualname__}"}
+    return build(own, str(output_dir))
 
 
 def _facts(cfg: DictConfig, parts: Parts, output_dir: Path) -> dict[str, Any]:

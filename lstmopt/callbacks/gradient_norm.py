@@ -128,7 +128,7 @@ class GradientNorm(pl.Callback):
             return
         norm = total_norm(parameters) if parameters else torch.zeros((), device=trainer.strategy.root_device)
         if sharded:
-            norm = trainer.strategy.reduce(norm.square(), reduce_op="sum").sqrt()  # type: ignore[union-attr]
+            norm = trainer.strategy.reduce(norm.square(), reduce_op="sum").sqrt()
         if getattr(trainer.strategy.precision_plugin, "scaler", None) is None:
             alone = trainer.world_size == 1
             if alone and self.nonfinite == "skip" and norm.device.type != self.host and leaves_out(optimizer):

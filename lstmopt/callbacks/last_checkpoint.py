@@ -24,7 +24,8 @@ class LastCheckpoint(Checkpoint):
     It is always the newest state, whatever the metric does; the one before stays as `previous.ckpt`. Within an epoch it
     is written only after batches from which a resumed run goes on exactly: no gradients are half accumulated and no
     validation is due. SIGINT, SIGTERM and SIGUSR1 are answered at the next of them. A second SIGINT ends the run at
-    once. Of several processes any may get the signal, and the first writes. Being a `Checkpoint` callback, Lightning runs it after all others, so their states are up to date in the file.
+    once. Of several processes any may get the signal, and the first writes. Being a `Checkpoint` callback, Lightning
+    runs it after all others, so their states are up to date in the file.
 
     Args:
         dirpath: folder; None is `checkpoints` in the run folder.
@@ -91,8 +92,8 @@ class LastCheckpoint(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save or answer a signal, where the run can go on from exactly."""
-        due = self._due(trainer) and trainer.is_global_zero
-        signum, due = together.most(self.signum or 0, due) if trainer.world_size > 1 else (self.signum, due)
+        due = int(self._due(trainer) and trainer.is_global_zero)
+        signum, due = together.most(self.signum or 0, due) if trainer.world_size > 1 else [self.signum or 0, due]
         if not signum and not due:
             return
         loop = trainer.fit_loop.epoch_loop

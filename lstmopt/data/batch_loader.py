@@ -82,9 +82,10 @@ class BatchLoader(DataLoader[Batch]):
             else BatchIndices(len(split), batch_size, shuffle, seed, device)
         )
         self._handed_out = 0
+        self._requests = _Requests(self.indices)
         super().__init__(
             _WholeBatches(split),
-            sampler=_Requests(self.indices),
+            sampler=self._requests,
             batch_size=None,
             generator=torch.Generator().manual_seed(seed),
             num_workers=num_workers,
@@ -95,7 +96,7 @@ class BatchLoader(DataLoader[Batch]):
 
     def share(self, rank: int, world_size: int, training: bool) -> "BatchLoader":
         """Read one process' part of every batch, as `Shares` says; made for the batches of all processes together."""
-        self.indices = self.sampler.indices = Shares(self.indices, rank, world_size, training)  # type: ignore[union-attr]
+        self.indices = self._requests.indices = Shares(self.indices, rank, world_size, training)
         return self
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]

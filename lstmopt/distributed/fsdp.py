@@ -40,4 +40,4 @@ class FSDP(FSDPStrategy):
 
     def _configure_launcher(self) -> None:
         assert self.cluster_environment is not None
-        self._launcher = Processes(self.cluster_environment, self.num_processes, self.num_nodes)  # type: ignore[assignment]
+        self._launcher = Processes(self.cluster_environment, self.num_processes, self.num_nodes)

@@ -42,6 +42,8 @@ def launched(launcher: Launcher, jobs: list[list[str]], number: int, n_jobs: int
     Raises:
         Interrupted: a signal asked for the end, and the jobs of this machine have saved their checkpoints.
     """
+    if type(launcher).__name__ == "BasicLauncher":  # one after the other, in this process
+        return list(launcher.launch(jobs, number))
     with _told_to_end() as asked, _shared_cores(launcher, n_jobs):
         try:
             found: list[JobReturn | None] = list(launcher.launch(jobs, number))
@@ -89,8 +91,9 @@ def _told_to_end() -> Iterator[list[int]]:
 def _shared_cores(launcher: Launcher, n_jobs: int) -> Iterator[None]:
     """Let jobs on this machine start with as many threads as they have cores each, unless that is set."""
     kind = type(launcher).__name__
-    if kind == "JoblibLauncher" and launcher.joblib.get("n_jobs") == -1:
-        launcher.joblib["n_jobs"] = max(2, n_jobs)  # with one, joblib would run the job in this process
+    options = getattr(launcher, "joblib", {})
+    if options.get("n_jobs") == -1:
+        options["n_jobs"] = max(2, n_jobs)  # with one, joblib would run the job in this process
     if THREADS in os.environ or kind not in ("JoblibLauncher", "LocalLauncher"):
         yield
         return

@@ -269,32 +269,23 @@ def _launch_seed(
 ) -> set[int]:
     """Run the k-th seed of some trials; the numbers of those whose processes were killed."""
     folders = {trial.number: sweep.run_folder(trial.number, k) for trial in trials}
-    if sweep.config.hydra.launcher._target_ != BASIC:
-        wait_for(list(folders.values()))
+    wait_for(list(folders.values()))
     known = {number: outcome(folder, sweep.directions) for number, folder in folders.items()}
     left = [trial for trial in trials if known[trial.number] is None]  # not ended in an earlier process
     lost: set[int] = set()
     if left:
-        basic = sweep.config.hydra.launcher._target_ == BASIC
-        log = folders[left[0].number] if basic else sweep.folder
+        log = folders[left[0].number] if sweep.config.hydra.launcher._target_ == BASIC else sweep.folder
         log.mkdir(parents=True, exist_ok=True)
         words = [jobs[trial.number][k] for trial in left]
         with open(log / "output.log", "a", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
-            returned = (
-                launcher.launch(words, left[0].number)
-                if basic
-                else launched(launcher, words, left[0].number, sweep.search.n_jobs)
-            )
+            returned = launched(launcher, words, left[0].number, sweep.search.n_jobs)
         for trial, job in zip(left, returned, strict=True):
-            if job is None:
-                known[trial.number] = outcome(folders[trial.number], sweep.directions)
-                lost |= {trial.number} if known[trial.number] is None else set()
-                continue
-            error = job._return_value if job.status == JobStatus.FAILED else None
+            error = job._return_value if job and job.status == JobStatus.FAILED else None
             if isinstance(error, Interrupted):
                 error.hint = "the same command goes on from here"
                 raise error
             known[trial.number] = outcome(folders[trial.number], sweep.directions, error)
+            lost |= {trial.number} if job is None and known[trial.number] is None else set()
     for trial in (trial for trial in trials if trial.number not in lost):
         one = known[trial.number] or Outcome(TrialState.FAIL, reason="left no results.json")
         ended[trial.number].append(one)
