@@ -68,7 +68,7 @@ def test_a_search_with_asha(launcher, tmp_path):
 def test_a_sweep_of_which_one_job_fails(launcher, tmp_path):
     words = ["-m", "model.num_layers=1,2", "data.input_length=16,4000", "hydra.sweep.dir=sweep"]
     words += [word for word in SMALL if "input_length" not in word]
-    sweep = started(tmp_path, "trainer.max_epochs=1", *words, f"hydra/launcher={launcher}")
+    sweep = started(tmp_path, *words, "trainer.max_epochs=1", f"hydra/launcher={launcher}")
     _, errors = sweep.communicate(timeout=400)
     assert sweep.returncode == 2 and "Traceback" not in errors, errors
     found = trials(tmp_path / "sweep")
