@@ -110,6 +110,7 @@ def _fit(
     cfg: DictConfig, parts: Parts, facts: RunFacts, checkpoint: str | None, output_dir: Path, first: bool
 ) -> dict[str, Any]:
     """Train, and give the results; of several processes the first writes what there is to write."""
+    parameters = sum(p.numel() for p in parts.module.parameters())  # before any process keeps a part of them only
     began = time.monotonic()
     status = "completed"
     try:
@@ -126,7 +127,11 @@ def _fit(
         status = "failed"
         raise
     finally:
-        result = _facts(cfg, parts, output_dir) | {"status": status, "train_seconds": time.monotonic() - began}
+        result = _facts(cfg, parts, output_dir) | {
+            "status": status,
+            "parameters": parameters,
+            "train_seconds": time.monotonic() - began,
+        }
         result["metrics"] = facts.metrics(parts.trainer)
         if first and parts.trainer.global_step and output_dir.is_dir() and status != "completed":
             with suppress(OSError):  # what is wrong is told by the error that is on its way
@@ -159,7 +164,6 @@ def _facts(cfg: DictConfig, parts: Parts, output_dir: Path) -> dict[str, Any]:
         "baseline": {},
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
-        "parameters": sum(p.numel() for p in parts.module.parameters()),
         "seconds_to_first_step": measured.seconds_to_first_step if measured else None,
         "samples_per_second": measured.samples_per_second if measured else None,
         "gflops_per_second": measured.gflops_per_second if measured else None,

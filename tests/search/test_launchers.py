@@ -35,8 +35,17 @@ def started(folder, *arguments, **environment):
     command = [sys.executable, "-m", "lstmopt.train", *arguments]
     given = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     given |= {"PYTHONPATH": os.pathsep.join([*filter(None, sys.path), str(folder)])} | environment
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=folder, env=given, **pipes)
+    with (
+        open(folder / "out.txt", "w") as out,
+        open(folder / "err.txt", "w") as err,
+    ):  # no pipes, which orphans would hold
+        return subprocess.Popen(command, cwd=folder, env=given, stdout=out, stderr=err)
+
+
+def ended(process, folder):
+    """What it said on both streams."""
+    process.wait(timeout=400)
+    return (folder / "out.txt").read_text(), (folder / "err.txt").read_text()
 
 
 def trials(folder):
@@ -48,7 +57,7 @@ def test_a_search_with_asha(launcher, tmp_path):
     (tmp_path / "counting.py").write_text(THREADS)
     own = ["model._target_=counting.Counting", "plugins.allow=[counting]", "trainer.max_epochs=3"]
     search = started(tmp_path, *SEARCH, SPACE, *SMALL, *own, f"hydra/launcher={launcher}")
-    said, errors = search.communicate(timeout=400)
+    said, errors = ended(search, tmp_path)
     assert search.returncode == 0, errors
     found = trials(tmp_path / "multirun" / "s")
     assert [trial["number"] for trial in found] == [0, 1, 2, 3]
@@ -69,7 +78,7 @@ def test_a_sweep_of_which_one_job_fails(launcher, tmp_path):
     words = ["-m", "model.num_layers=1,2", "data.input_length=16,4000", "hydra.sweep.dir=sweep"]
     words += [word for word in SMALL if "input_length" not in word]
     sweep = started(tmp_path, *words, "trainer.max_epochs=1", f"hydra/launcher={launcher}")
-    _, errors = sweep.communicate(timeout=400)
+    _, errors = ended(sweep, tmp_path)
     assert sweep.returncode == 2 and "Traceback" not in errors, errors
     found = trials(tmp_path / "sweep")
     assert [trial["status"] for trial in found] == ["completed"] * 2
@@ -88,29 +97,29 @@ def begun(folder, count=2):
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_a_search_that_was_ended_goes_on(launcher, signum, code, tmp_path):
     words = ["search=grid", "search/pruner=none", "search.n_jobs=2", "search.study=s", "optimizer.lr=1e-3,1e-2"]
-    words += [*SMALL, f"hydra/launcher={launcher}", "trainer.max_epochs=60"]
+    words += [*SMALL, f"hydra/launcher={launcher}", "trainer.max_epochs=40"]
     search = started(tmp_path, *words)
     begun(tmp_path / "multirun" / "s")
     search.send_signal(signum)
-    _, errors = search.communicate(timeout=200)
+    _, errors = ended(search, tmp_path)
     assert search.returncode == code and "Traceback" not in errors, errors
     search = started(tmp_path, *words)
-    _, errors = search.communicate(timeout=400)
+    _, errors = ended(search, tmp_path)
     assert search.returncode == 0, errors
     found = trials(tmp_path / "multirun" / "s")
     assert [trial["status"] for trial in found] == ["completed"] * 2
     for trial in found:
-        assert json.loads(Path(trial["run_dir"], "results.json").read_text())["epochs"] == 60
+        assert json.loads(Path(trial["run_dir"], "results.json").read_text())["epochs"] == 40
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_a_job_that_is_killed_is_begun_again(launcher, tmp_path):
     words = ["search=grid", "search/pruner=none", "search.n_jobs=2", "search.study=s", "optimizer.lr=1e-3,1e-2"]
-    search = started(tmp_path, *words, *SMALL, f"hydra/launcher={launcher}", "trainer.max_epochs=60")
+    search = started(tmp_path, *words, *SMALL, f"hydra/launcher={launcher}", "trainer.max_epochs=40")
     folder = tmp_path / "multirun" / "s"
     begun(folder)
     psutil.Process(int((folder / "0" / ".lock").read_text().split()[1])).kill()
-    _, errors = search.communicate(timeout=400)
+    _, errors = ended(search, tmp_path)
     assert search.returncode == 0, errors
     found = trials(folder)
     assert [trial["status"] for trial in found] == ["completed"] * 2
