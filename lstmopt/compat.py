@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from lstmopt.conf_dir import conf_dir
+from lstmopt.distributed import ranks
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,99 @@ _newton = _optimizer("NaturalGradient", "NewtonCG")  # conjugate gradients on th
 _closure = _optimizer("NaturalGradient", "NewtonCG", ".LBFGS")  # the loss is evaluated several times per step
 _kfac = _optimizer("KFAC")
 
+
+def _strategy(cfg: DictConfig) -> str:
+    return str(_value("trainer.strategy._target_")(cfg)).rsplit(".", 1)[-1]
+
+
+def _several_devices(cfg: DictConfig) -> bool:
+    """Whether Lightning would choose a strategy of its own for more than one device."""
+    devices = cfg.trainer.devices
+    if devices in ("auto", -1, "-1"):
+        import torch
+
+        return not _on_cpu(cfg) and torch.cuda.device_count() > 1
+    count = len(devices) if OmegaConf.is_list(devices) else len(str(devices).split(","))
+    return count > 1 or (isinstance(devices, int) and devices > 1) or cfg.trainer.num_nodes != 1
+
+
+_WHOLE = _optimizer("Muon", "SOAP", "Prodigy")  # they need whole matrices, or sums over all weights
+_fsdp = lambda cfg: _strategy(cfg) == "FSDP"  # noqa: E731
+
 RULES = [
+    Rule(
+        lambda cfg: isinstance(cfg.trainer.strategy, str) and cfg.trainer.strategy != "auto",
+        "the processes of Lightning's own strategies would each begin a run of their own",
+        "trainer.strategy=auto or trainer=ddp",
+    ),
+    Rule(
+        lambda cfg: cfg.trainer.strategy == "auto" and _several_devices(cfg),
+        "several devices need a strategy that says how they share the work",
+        "trainer.devices=1 trainer.num_nodes=1 or trainer=ddp",
+    ),
+    Rule(
+        lambda cfg: _strategy(cfg) == "SLURM" and not ranks.srun(),
+        "trainer=slurm is for processes that srun started in a batch job, and this is none",
+        "trainer=ddp",
+    ),
+    Rule(
+        lambda cfg: _fsdp(cfg) and cfg.trainer.accelerator == "cpu",
+        "fsdp spreads a model over several GPUs, and trainer.accelerator=cpu has none",
+        "trainer=ddp",
+    ),
+    Rule(
+        lambda cfg: ranks.several(cfg) and (_closure(cfg) or _kfac(cfg)),
+        "this optimizer computes with the loss or the curvature of one process' part of a batch alone",
+        "optimizer=adam or trainer=default",
+    ),
+    Rule(
+        lambda cfg: ranks.several(cfg) and _memory(cfg, "TBPTT"),
+        "tbptt carries the states of all sequences, and a checkpoint would hold those of the first process alone",
+        "memory=recompute or trainer=default",
+    ),
+    Rule(
+        lambda cfg: ranks.several(cfg) and _value("callbacks.cuda_graph")(cfg),
+        "a recorded step cannot exchange gradients with other processes",
+        "callbacks=default or trainer=gpu_graph",
+    ),
+    Rule(
+        lambda cfg: _fsdp(cfg) and _WHOLE(cfg),
+        "this optimizer needs whole matrices of weights or sums over them, and fsdp leaves each process a part",
+        "optimizer=adam or trainer=ddp",
+    ),
+    Rule(
+        lambda cfg: _fsdp(cfg) and _value("optimizer.weight_decay")(cfg),
+        "under fsdp weights are cut in pieces, which cannot be told from the biases that must not decay",
+        "optimizer.weight_decay=0 or trainer=ddp",
+    ),
+    Rule(
+        lambda cfg: (
+            _fsdp(cfg)
+            and str(_value("callbacks.gradient_clip._target_")(cfg)).endswith(
+                ("PerWeightNormClipping", "AdaptiveGradientClipping")
+            )
+        ),
+        "this clipping looks at whole matrices of weights, and fsdp leaves each process a part",
+        "gradient_clip=norm or trainer=ddp",
+    ),
+    Rule(
+        lambda cfg: _fsdp(cfg) and _value("callbacks.gradient_clip.nonfinite")(cfg) == "rollback",
+        "a checkpoint would hold the state to go back to of the first process alone",
+        "callbacks.gradient_clip.nonfinite=skip or trainer=ddp",
+    ),
+    Rule(
+        lambda cfg: _fsdp(cfg) and bool(_value("callbacks.precision")(cfg)),
+        "short number formats under fsdp are not there yet",
+        "precision=fp32 or trainer=ddp",
+    ),
+    Rule(
+        lambda cfg: (
+            _fsdp(cfg)
+            and not any("BestCheckpoint" in str(c and c.get("_target_")) for c in (cfg.callbacks or {}).values())
+        ),
+        "under fsdp the test reads whole weights from best.ckpt, and callbacks.best_checkpoint is left out",
+        "callbacks=default or trainer=ddp",
+    ),
     Rule(
         lambda cfg: cfg.model.get("bidirectional") and _task(cfg) in ("LanguageModeling", "Polyphonic"),
         "a bidirectional model reads the step that this task has to predict",

@@ -55,12 +55,19 @@ class Interrupted(Exception):
         return type(self), (self.signum,)
 
 
+class LostProcess(RuntimeError):
+    """One of the processes that train together was killed."""
+
+
 def lost_worker(error: BaseException) -> str | None:
-    """The message for a reading process of `loader=workers` that was killed; None for any other error.
+    """The message for another process of the run that was killed, one of `loader=workers` or of `trainer=ddp`; None
+    for any other error.
 
     torch raises its `RuntimeError` wherever the training process is when it hears of it.
     """
     found = re.match(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*)", str(error), re.S)
+    if isinstance(error, LostProcess):
+        return f"{error}\n  hydra.run.dir=FOLDER of this run goes on from last.ckpt"
     if not isinstance(error, RuntimeError) or not found:
         return None
     pids, how = found[1], found[2].splitlines()[0].rstrip(". ")

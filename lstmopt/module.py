@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torchmetrics import MetricCollection
 
 from lstmopt.data.batch import Batch
+from lstmopt.distributed import together
 from lstmopt.models.sequence_model import SequenceModel
 from lstmopt.optim.decay_groups import decay_groups
 from lstmopt.optim.second_order import SecondOrder
@@ -26,6 +27,9 @@ class LSTMModule(pl.LightningModule):
         model: the LSTM between them.
         optimizer: makes the optimizer from named parameters or groups of them; where it has a weight decay, biases
             are left alone.
+
+    In several processes each trains on its part of a batch, and its loss counts as much as it has labels, so that the
+    mean of the gradients is the gradient of the whole batch.
 
     Logged: `train/loss` every `log_every_n_steps` steps; `val/...` and `test/...` per epoch.
     """
@@ -63,20 +67,30 @@ class LSTMModule(pl.LightningModule):
         """The loss of one batch; an optimizer that asks for it again gets the same value."""
         self._seed_step(batch_idx)
         loss = self.training_loss(batch)
+        if self.trainer.world_size > 1:
+            labels = self.task.labels(batch)
+            loss = loss * (labels * self.trainer.world_size / max(together.total(labels), 1))
         self._loss_sum = self._loss_sum.to(loss.device) + loss.detach()
         self._loss_count += 1
         if self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            value = float(self._mean(loss.detach()))
             for logger in self.trainer.loggers:
-                logger.log_metrics({"train/loss": float(loss.detach())}, step=self.trainer.global_step)
+                logger.log_metrics({"train/loss": value}, step=self.trainer.global_step)
         if self.trainer.is_last_batch:  # the epoch's mean, for monitors, the progress bar and results.json
-            self.log("train/loss", self._loss_sum / self._loss_count, logger=False, on_epoch=True, batch_size=1)
+            mean = self._mean(self._loss_sum) / self._loss_count
+            self.log("train/loss", mean, logger=False, on_epoch=True, batch_size=1)
             self._loss_sum, self._loss_count = torch.zeros(()), 0
         return loss
 
+    def _mean(self, value: Tensor) -> Tensor:
+        """Over the processes."""
+        return self.trainer.strategy.reduce(value.clone()) if self.trainer.world_size > 1 else value
+
     def _seed_step(self, batch_idx: int) -> None:
-        """Make a step's random numbers a function of (seed, epoch, batch): a resumed run draws the same, and so does
-        each evaluation within a line search."""
-        seed = ((self._seed * 1_000_003 + self.current_epoch) * 1_000_003 + batch_idx) % 2**63
+        """Make a step's random numbers a function of (seed, rank, epoch, batch): a resumed run draws the same, and so
+        does each evaluation within a line search."""
+        own = self._seed + self.global_rank * 7_368_787  # the first process draws what a single one does
+        seed = ((own * 1_000_003 + self.current_epoch) * 1_000_003 + batch_idx) % 2**63
         torch.default_generator.manual_seed(seed)  # torch.manual_seed takes half a millisecond where CUDA is not in use
         if self.device.type != "cpu":
             torch.manual_seed(seed)
@@ -94,8 +108,9 @@ class LSTMModule(pl.LightningModule):
         self._second_order.backward(loss, out, sampled, lambda: self.training_loss(batch))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add a batch to the validation metrics."""
-        self.task.update(self.val_metrics, self(batch), batch)
+        """Add a batch to the validation metrics; one process may have no part of a small batch."""
+        if len(batch.x):
+            self.task.update(self.val_metrics, self(batch), batch)
 
     def on_validation_epoch_end(self) -> None:
         """Log `val/...`."""
@@ -104,7 +119,8 @@ class LSTMModule(pl.LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch to the test metrics."""
-        self.task.update(self.test_metrics, self(batch), batch)
+        if len(batch.x):
+            self.task.update(self.test_metrics, self(batch), batch)
 
     def on_test_epoch_end(self) -> None:
         """Log `test/...`."""
@@ -128,12 +144,18 @@ class LSTMModule(pl.LightningModule):
         """Add the facts that predictions need without the data (the scaler, the names, the vocabulary), and where the
         epoch's mean loss stands."""
         checkpoint["data_spec"] = vars(self.task.spec).copy()
-        checkpoint["train_loss"] = {"sum": self._loss_sum.cpu(), "count": self._loss_count}
+        total = self._loss_sum
+        if self._trainer is not None and self.trainer.world_size > 1:  # a number for each process
+            total = torch.tensor(together.of_each(float(total)))
+        checkpoint["train_loss"] = {"sum": total.cpu(), "count": self._loss_count}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with the epoch's mean loss."""
         loss = checkpoint.get("train_loss", {"sum": self._loss_sum, "count": self._loss_count})
-        self._loss_sum, self._loss_count = loss["sum"], loss["count"]
+        total = loss["sum"]
+        own = total.ndim and len(total) == self.trainer.world_size
+        self._loss_sum = total[self.global_rank].clone() if own else total.mean()
+        self._loss_count = loss["count"]
 
     @torch.no_grad()
     def predict_batch(self, batch: Batch) -> Tensor:

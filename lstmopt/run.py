@@ -16,6 +16,10 @@ from lstmopt import check, compat, results, resume, run_facts, run_folder, targe
 from lstmopt.build import Parts, build
 from lstmopt.callbacks.throughput import Throughput
 from lstmopt.checkpoint_file import read
+from lstmopt.distributed import ranks
+from lstmopt.distributed.ddp import DDP
+from lstmopt.distributed.fsdp import FSDP
+from lstmopt.distributed.processes import joined
 from lstmopt.errors import CheckpointError, ConfigError, Interrupted, Pruned, UserError
 from lstmopt.evaluate import baselines
 from lstmopt.loggers import RunTensorBoard
@@ -34,7 +38,11 @@ def run(cfg: DictConfig) -> float:
         Interrupted: a signal stopped the training; `results.json` says `stopped`.
     """
     output_dir = Path(HydraConfig.get().runtime.output_dir)
-    run_folder.hold(output_dir)
+    first = ranks.is_first(cfg)
+    if first:
+        run_folder.hold(output_dir)
+    else:
+        ranks.be_quiet(cfg)
     for name in UNSAFE:
         os.environ.pop(name, None)  # a config can set them for a job
     try:
@@ -46,15 +54,17 @@ def run(cfg: DictConfig) -> float:
         problems = problems or compat.problems(cfg)
         if problems:
             raise ConfigError("\n".join(problems))
-        return _train(cfg, output_dir)
+        return _train(cfg, output_dir, first)
     except UserError:
-        run_folder.remove_unused(output_dir)
+        if first:
+            run_folder.remove_unused(output_dir)
         raise
     finally:
-        run_folder.release(output_dir)
+        if first:
+            run_folder.release(output_dir)
 
 
-def _train(cfg: DictConfig, output_dir: Path) -> float:
+def _train(cfg: DictConfig, output_dir: Path, first: bool) -> float:
     checkpoint = resume.find(cfg.resume.path, output_dir)
     finished = results.finished(output_dir, cfg.trainer.max_epochs)
     if checkpoint and finished and cfg.resume.path == "auto":
@@ -83,6 +93,24 @@ def _train(cfg: DictConfig, output_dir: Path) -> float:
     run_folder.room(output_dir, 3 * sum(p.nbytes for p in parts.module.parameters()))
     facts = RunFacts(now, data, changed, before.get("metrics", {}))
     parts.trainer.callbacks.insert(0, facts)  # type: ignore[attr-defined]
+    with joined(parts.trainer, cfg):
+        result = _fit(cfg, parts, facts, checkpoint, output_dir, first)
+        if result["status"] == "completed":
+            parts = _whole(cfg, parts, output_dir)
+            _test(parts, output_dir, result)
+    if first and result["status"] == "completed":
+        _compare(parts, output_dir, result)
+        results.write(output_dir, result)
+        results.show(parts.module.task, result, output_dir)
+        _hparams(cfg, parts, result)
+    return float(result["best"])
+
+
+def _fit(
+    cfg: DictConfig, parts: Parts, facts: RunFacts, checkpoint: str | None, output_dir: Path, first: bool
+) -> dict[str, Any]:
+    """Train, and give the results; of several processes the first writes what there is to write."""
+    parameters = sum(p.numel() for p in parts.module.parameters())  # before any process keeps a part of them only
     began = time.monotonic()
     status = "completed"
     try:
@@ -99,19 +127,27 @@ def _train(cfg: DictConfig, output_dir: Path) -> float:
         status = "failed"
         raise
     finally:
-        result = _facts(cfg, parts, output_dir) | {"status": status, "train_seconds": time.monotonic() - began}
+        result = _facts(cfg, parts, output_dir) | {
+            "status": status,
+            "parameters": parameters,
+            "train_seconds": time.monotonic() - began,
+        }
         result["metrics"] = facts.metrics(parts.trainer)
-        if parts.trainer.global_step and output_dir.is_dir() and status != "completed":
+        if first and parts.trainer.global_step and output_dir.is_dir() and status != "completed":
             with suppress(OSError):  # what is wrong is told by the error that is on its way
                 results.write(output_dir, result)
-    if status == "pruned":
-        return float(result["best"])
-    run_folder.still_there(output_dir)
-    _test(parts, output_dir, result)
-    results.write(output_dir, result)
-    results.show(parts.module.task, result, output_dir)
-    _hparams(cfg, parts, result)
-    return float(result["best"])
+    if status == "completed" and first:
+        run_folder.still_there(output_dir)
+    return result
+
+
+def _whole(cfg: DictConfig, parts: Parts, output_dir: Path) -> Parts:
+    """The parts, made anew where the weights are spread over the processes; `best.ckpt` holds them whole."""
+    if not isinstance(parts.trainer.strategy, FSDP):
+        return parts
+    own = cfg.copy()
+    own.trainer.strategy = {"_target_": f"{DDP.__module__}.{DDP.__qualname__}"}
+    return build(own, str(output_dir))
 
 
 def _facts(cfg: DictConfig, parts: Parts, output_dir: Path) -> dict[str, Any]:
@@ -128,7 +164,6 @@ def _facts(cfg: DictConfig, parts: Parts, output_dir: Path) -> dict[str, Any]:
         "baseline": {},
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
-        "parameters": sum(p.numel() for p in parts.module.parameters()),
         "seconds_to_first_step": measured.seconds_to_first_step if measured else None,
         "samples_per_second": measured.samples_per_second if measured else None,
         "gflops_per_second": measured.gflops_per_second if measured else None,
@@ -141,11 +176,15 @@ def _facts(cfg: DictConfig, parts: Parts, output_dir: Path) -> dict[str, Any]:
 
 
 def _test(parts: Parts, output_dir: Path, result: dict[str, Any]) -> None:
-    """Test metrics of the best epoch's weights, the baselines', and the picture."""
-    task = parts.module.task
+    """Test metrics of the best epoch's weights."""
     if result["checkpoint"]:
         parts.module.load_state_dict(resume.weights(output_dir / result["checkpoint"]))
     result["metrics"] |= parts.trainer.test(parts.module, datamodule=parts.datamodule, verbose=False)[0]
+
+
+def _compare(parts: Parts, output_dir: Path, result: dict[str, Any]) -> None:
+    """Test metrics of the baselines, and the picture."""
+    task = parts.module.task
     scores = baselines(task, parts.datamodule)
     best = next(iter(scores))
     result["baseline"] = {"name": best, **scores[best], "all": scores}
@@ -190,10 +229,13 @@ def quiet() -> None:
     """Leave out Lightning's tips and notes about things that are meant to be so."""
     import logging
 
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     for text in (
         ".*does not have many workers.*",
         ".*Trying to infer the `batch_size`.*",
+        ".*It is recommended to use `self.log.*sync_dist=True.*",  # what is logged is the same in all processes
+        ".*Using `DistributedSampler` with the dataloaders.*",  # the test part is read once, and no sample twice
         ".*isinstance.treespec, LeafSpec.*",
     ):
         warnings.filterwarnings("ignore", text)

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from lstmopt.data.batch import Split
+from lstmopt.distributed import ranks
 from lstmopt.errors import CheckpointError
 from lstmopt.results import versions
 
@@ -83,6 +84,8 @@ def settings(cfg: DictConfig) -> dict[str, Any]:
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=False)  # type: ignore[assignment]
     tree = {name: plain[name] for name in WHOLE}
     tree["trainer"] = {name: plain["trainer"][name] for name in TRAINER if name in plain["trainer"]}
+    if ranks.several(cfg):  # more processes are larger batches
+        tree["trainer"] |= {name: plain["trainer"][name] for name in ("devices", "num_nodes")}
     tree["callbacks"] = {name: node for name, node in (plain.get("callbacks") or {}).items() if name in SLOTS and node}
     return {key: value for key, value in _leaves(tree) if key not in ELSEWHERE}
 

@@ -7,11 +7,12 @@ import shutil
 import socket
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
 
+from lstmopt.distributed import ranks
 from lstmopt.errors import ConfigError
 
 LOCK = ".lock"
@@ -41,7 +42,11 @@ class RunFolder(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Before a single run."""
+        if ranks.several(config) and ranks.started_outside():
+            _join(config)
         _settle(config, "run")
+        if not ranks.is_first(config):
+            return
         try:
             hold(Path(config.hydra.run.dir).absolute())
         except ConfigError as error:  # Hydra would make a warning of it
@@ -50,15 +55,41 @@ class RunFolder(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Before the first job; each of them holds its own folder. That of a search is where it was before."""
+        if ranks.several(config) and ranks.started_outside():
+            _end(
+                "each of these processes would begin a sweep of its own",
+                "leave -m out, or leave out srun and type hydra/launcher=submitit_slurm",
+            )
         if config.search.sampler is None:
             _settle(config, "sweep")
         else:
             _name_study(config)
 
 
+def _join(config: DictConfig) -> None:
+    """The processes of a training that somebody else started: one folder, written to by the first alone."""
+    folder = ranks.common_folder()
+    if folder is None and not _typed(config, "run"):
+        _end("the processes of this training would each take another folder", "type hydra.run.dir=FOLDER")
+    with read_write(config.hydra), open_dict(config.hydra):
+        if not _typed(config, "run"):
+            config.hydra.run.dir = folder
+        if not ranks.is_first(config):
+            config.hydra.output_subdir = None
+
+
+def _end(problem: str, hint: str) -> NoReturn:
+    print(f"lstmopt: {ConfigError(problem, hint)}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _typed(config: DictConfig, kind: str) -> bool:
+    return any(override.lstrip("+").startswith(f"hydra.{kind}.dir=") for override in config.hydra.overrides.hydra)
+
+
 def _settle(config: DictConfig, kind: str) -> None:
     """Make the folder that was not typed, and write down its name."""
-    if any(override.lstrip("+").startswith(f"hydra.{kind}.dir=") for override in config.hydra.overrides.hydra):
+    if _typed(config, kind) or (ranks.several(config) and ranks.started_outside()):
         return
     node = config.hydra[kind]
     path = unique(Path(node.dir))
@@ -137,6 +168,19 @@ def _lock(path: Path) -> int:
             os.close(handle)
             raise BlockingIOError from error
         os.close(handle)
+
+
+def at_work(folder: Path) -> bool:
+    """Whether another process holds a folder."""
+    if folder in _held or not (folder / LOCK).is_file():
+        return False
+    try:
+        os.close(_lock(folder / LOCK))
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def still_there(folder: Path) -> None:

@@ -29,11 +29,24 @@ EXAMPLES = {
     "cuts it in time": ["model=bilstm", "memory=recompute"],
     "this model works on whole ones": ["model=awd_lstm", "memory=recompute"],
     "gradients would be accumulated twice": ["memory=accumulate", "trainer.accumulate_grad_batches=2"],
+    "each begin a run of their own": ["trainer.strategy=ddp_spawn"],
+    "how they share the work": ["trainer.devices=2", "trainer.accelerator=cpu"],
+    "trainer.accelerator=cpu has none": ["trainer=fsdp", "trainer.accelerator=cpu"],
+    "processes that srun started": ["trainer=slurm", "trainer.accelerator=cpu"],
+    "one process' part of a batch alone": ["trainer=ddp", "optimizer=kfac"],
+    "those of the first process alone": ["trainer=ddp", *TEXT, "memory=tbptt"],
+    "cannot exchange gradients": ["trainer=ddp", "callbacks=[default,cuda_graph]"],
 }
 ON_A_GPU = {
     "unscales fp16 gradients itself": ["precision=fp16_mixed", "optimizer.fused=true"],
     "what this optimizer takes from the loss itself": ["precision=fp16_mixed", "optimizer=kfac"],
     "a recorded step is the same kernels": ["trainer=gpu_graph", "memory=recompute"],
+    "whole matrices of weights or sums over them": ["trainer=fsdp", "optimizer=prodigy"],
+    "told from the biases": ["trainer=fsdp", "optimizer.weight_decay=0.1"],
+    "this clipping looks at whole matrices": ["trainer=fsdp", "gradient_clip=adaptive"],
+    "the state to go back to": ["trainer=fsdp", "callbacks.gradient_clip.nonfinite=rollback"],
+    "short number formats under fsdp": ["trainer=fsdp", "precision=bf16_mixed"],
+    "the test reads whole weights": ["trainer=fsdp", "callbacks.best_checkpoint=null"],
 }
 
 

@@ -42,7 +42,7 @@ class AutoPrecision(AMP):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Choose, or take the resumed choice, and put it in place."""
         if self.chosen is None:
-            self.chosen = self._choose(trainer, pl_module)
+            self.chosen = trainer.strategy.broadcast(self._choose(trainer, pl_module))
         if self.chosen == "bf16-mixed" and trainer.precision != "bf16-mixed":
             super().setup(trainer, pl_module, "fit")
 

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.strategies import FSDPStrategy
 from torch import Tensor
 from torch.optim import LBFGS, Adam, Optimizer
 
@@ -122,11 +123,15 @@ class GradientNorm(pl.Callback):
         first, self._step = self._step != step, step
         loss, self._loss = self._loss, 0.0
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        if not parameters:
+        sharded = isinstance(trainer.strategy, FSDPStrategy)
+        if not parameters and not sharded:
             return
-        norm = total_norm(parameters)
+        norm = total_norm(parameters) if parameters else torch.zeros((), device=trainer.strategy.root_device)
+        if sharded:
+            norm = trainer.strategy.reduce(norm.square(), reduce_op="sum").sqrt()
         if getattr(trainer.strategy.precision_plugin, "scaler", None) is None:
-            if self.nonfinite == "skip" and norm.device.type != self.host and leaves_out(optimizer):
+            alone = trainer.world_size == 1
+            if alone and self.nonfinite == "skip" and norm.device.type != self.host and leaves_out(optimizer):
                 self._skip_there(trainer, optimizer, norm + loss)
             elif self._is_bad(trainer, norm, loss):
                 return self._leave_out(trainer, optimizer, parameters, norm, loss, first)

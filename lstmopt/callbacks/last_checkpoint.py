@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
 from lstmopt.checkpoint_file import CheckpointFile, keep_previous, sync_folder
+from lstmopt.distributed import together
 from lstmopt.errors import CheckpointError, Interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # the last is what SLURM can be asked to send
@@ -23,7 +24,8 @@ class LastCheckpoint(Checkpoint):
     It is always the newest state, whatever the metric does; the one before stays as `previous.ckpt`. Within an epoch it
     is written only after batches from which a resumed run goes on exactly: no gradients are half accumulated and no
     validation is due. SIGINT, SIGTERM and SIGUSR1 are answered at the next of them. A second SIGINT ends the run at
-    once. Being a `Checkpoint` callback, Lightning runs it after all others, so their states are up to date in the file.
+    once. Of several processes any may get the signal, and the first writes. Being a `Checkpoint` callback, Lightning
+    runs it after all others, so their states are up to date in the file.
 
     Args:
         dirpath: folder; None is `checkpoints` in the run folder.
@@ -90,7 +92,9 @@ class LastCheckpoint(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save or answer a signal, where the run can go on from exactly."""
-        if self.signum is None and not self._due(trainer):
+        due = int(self._due(trainer) and trainer.is_global_zero)
+        signum, due = together.most(self.signum or 0, due) if trainer.world_size > 1 else [self.signum or 0, due]
+        if not signum and not due:
             return
         loop = trainer.fit_loop.epoch_loop
         if not (
@@ -98,7 +102,7 @@ class LastCheckpoint(Checkpoint):
             or trainer.fit_loop._should_accumulate()
             or loop._should_check_val_fx(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
         ):
-            self._save_or_stop(trainer)
+            self._save_or_stop(trainer, signum)
 
     def _due(self, trainer: pl.Trainer) -> bool:
         step, saved = self._saved_at
@@ -108,12 +112,12 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save; answer a signal that came during validation."""
-        self._save_or_stop(trainer)
+        self._save_or_stop(trainer, together.most(self.signum or 0)[0] if trainer.world_size > 1 else self.signum)
 
-    def _save_or_stop(self, trainer: pl.Trainer) -> None:
+    def _save_or_stop(self, trainer: pl.Trainer, signum: int | None) -> None:
         self.save(trainer)
-        if self.signum is not None:
-            raise Interrupted(signal.SIGTERM if self.signum == signal.SIGUSR1 else self.signum)
+        if signum:
+            raise Interrupted(signal.SIGTERM if signum == signal.SIGUSR1 else signum)
 
     def save(self, trainer: pl.Trainer) -> None:
         """Write `last.ckpt`; a reader sees the old file or the new one, never a part."""

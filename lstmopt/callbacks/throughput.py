@@ -55,7 +55,7 @@ class Throughput(pl.Callback):
         """Count; the time between two ends holds loading and step."""
         self._flops.stop(batch)
         now = time.perf_counter()
-        self._samples += samples(batch)
+        self._samples += samples(batch) * trainer.world_size
         self._seconds += now - self._last
         self._last = now
         if self.seconds_to_first_step is None and trainer.global_step:

@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lstmopt.data.batch import Batch, Split
 from lstmopt.data.batch_indices import BatchIndices
+from lstmopt.distributed.shares import Shares
 
 
 class _WholeBatches(Dataset[Batch]):
@@ -21,7 +23,7 @@ class _WholeBatches(Dataset[Batch]):
 
     def __getitem__(self, request: bytes) -> Batch:
         index = pickle.loads(request)
-        return self.split.batch(torch.from_numpy(index) if isinstance(index, np.ndarray) else index)
+        return read(self.split, torch.from_numpy(index) if isinstance(index, np.ndarray) else index)
 
 
 class _Requests(Sampler[bytes]):
@@ -80,9 +82,10 @@ class BatchLoader(DataLoader[Batch]):
             else BatchIndices(len(split), batch_size, shuffle, seed, device)
         )
         self._handed_out = 0
+        self._requests = _Requests(self.indices)
         super().__init__(
             _WholeBatches(split),
-            sampler=_Requests(self.indices),
+            sampler=self._requests,
             batch_size=None,
             generator=torch.Generator().manual_seed(seed),
             num_workers=num_workers,
@@ -91,10 +94,16 @@ class BatchLoader(DataLoader[Batch]):
             pin_memory=pin_memory,
         )
 
+    def share(self, rank: int, world_size: int, training: bool) -> "BatchLoader":
+        """Read one process' part of every batch, as `Shares` says; made for the batches of all processes together."""
+        self.indices = self._requests.indices = Shares(self.indices, rank, world_size, training)
+        return self
+
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         self._handed_out = self.indices.skip
         direct = self.num_workers == 0 and not self.pin_memory
-        for batch in map(self.split.batch, self.indices) if direct else _from_workers(super().__iter__()):
+        fetch = partial(read, self.split) if isinstance(self.indices, Shares) else self.split.batch
+        for batch in map(fetch, self.indices) if direct else _from_workers(super().__iter__()):
             self._handed_out += 1
             yield batch
 
@@ -105,6 +114,14 @@ class BatchLoader(DataLoader[Batch]):
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on after the saved number of batches; a finished epoch starts the next one."""
         self.indices.skip = state["batches"] % len(self.indices)
+
+
+def read(split: Split, index: Any) -> Batch:
+    """The samples of a split; none where a process has no part of a batch."""
+    if not isinstance(index, Tensor) or len(index):
+        return split.batch(index)
+    x, y, lengths, starts = split.batch(index.new_zeros(1))
+    return Batch(x[:0], y[:0], None if lengths is None else lengths[:0], starts)
 
 
 def _from_workers(batches: Any) -> Iterator[Batch]:

@@ -16,7 +16,7 @@ class DataModule(pl.LightningDataModule):
     """A data set with its train, validation and test parts. A data option is a subclass with `load`.
 
     Args:
-        batch_size: sequences per batch, all three parts.
+        batch_size: sequences per batch and process, all three parts.
         seed: seed of the batch order (and of generated data).
 
     Attributes:
@@ -54,7 +54,9 @@ class DataModule(pl.LightningDataModule):
         split = self.loader.place(self.splits[part], self._device())
         if self.cut and part == "train":
             split = self.cut(split, self.batch_size)
-        return self.loader.batches(split, self.batch_size, shuffle, self.seed)
+        world_size = self.trainer.world_size if self.trainer else 1
+        loader = self.loader.batches(split, self.batch_size * world_size, shuffle, self.seed)
+        return loader.share(self.trainer.global_rank, world_size, part == "train") if world_size > 1 else loader  # type: ignore[union-attr]
 
     def _device(self) -> torch.device:
         return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")

@@ -67,7 +67,7 @@ class Study:
         self.worker = f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
         self._make_sampler = sampler
         self._heard: dict[int, tuple[Any, float]] = {}
-        self._beating: threading.Event | None = None
+        self._beating: dict[int, threading.Event] = {}  # by the trial's id
         with self._alone():  # tables are made by one
             self.storage = opened(storage)
             self.study = optuna.create_study(
@@ -115,21 +115,21 @@ class Study:
 
     def tell(self, trial: Trial, state: TrialState, values: list[float] | None = None, reason: str = "") -> None:
         """How a trial ended."""
-        self._stop_beating()
+        self._stop_beating(trial)
         if reason:
             trial.set_user_attr(REASON, reason)
         self.study.tell(trial, values if state == TrialState.COMPLETE else None, state)
 
     def release(self, trial: Trial) -> None:
         """Leave a trial to whoever goes on with it."""
-        self._stop_beating()
+        self._stop_beating(trial)
         trial.set_user_attr(WORKER, "")
 
     def _begin(self, trial_id: int) -> Trial:
         number = self.storage.get_trial(trial_id).number
         self.study.sampler = self._make_sampler(number)
-        self._beating = threading.Event()
-        threading.Thread(target=self._beat, args=(trial_id, self._beating), daemon=True).start()
+        self._beating[trial_id] = threading.Event()
+        threading.Thread(target=self._beat, args=(trial_id, self._beating[trial_id]), daemon=True).start()
         return Trial(self.study, trial_id)
 
     def _beat(self, trial_id: int, ended: threading.Event) -> None:
@@ -141,10 +141,10 @@ class Study:
             except Exception:  # the trial has ended, or the database is away: then the next beat is heard
                 continue
 
-    def _stop_beating(self) -> None:
-        if self._beating is not None:
-            self._beating.set()
-            self._beating = None
+    def _stop_beating(self, trial: Trial) -> None:
+        event = self._beating.pop(trial._trial_id, None)
+        if event is not None:
+            event.set()
 
     def _abandoned(self, trial: FrozenTrial) -> bool:
         """Whether its owner is dead."""

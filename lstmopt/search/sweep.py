@@ -21,14 +21,14 @@ from optuna.trial import Trial, TrialState
 from lstmopt import check, compat, targets
 from lstmopt.build import make
 from lstmopt.errors import ConfigError, Interrupted
+from lstmopt.launched import BASIC
 from lstmopt.mistakes import explain
 from lstmopt.search import report, space
+from lstmopt.search.launching import launched, wait_for
 from lstmopt.search.objectives import Outcome, directions, outcome
 from lstmopt.search.progress import Progress
 from lstmopt.search.study import Study
 from lstmopt.search.workers import supervise
-
-BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
 
 class Sweep:
@@ -238,11 +238,15 @@ def _launch(study: Study, sweep: Sweep, launcher: Launcher, batch: list[Trial]) 
         jobs[trial.number] = sweep.overrides(trial.number, values)
         trial.set_user_attr("overrides", [space.override(key, value) for key, value in values.items()])
     ended: dict[int, list[Outcome]] = {trial.number: [] for trial in batch}
+    lost: set[int] = set()
     try:
         for k in range(sweep.search.seeds_per_trial):
             alive = [trial for trial in batch if all(o.state == TrialState.COMPLETE for o in ended[trial.number])]
-            _launch_seed(sweep, launcher, alive, k, jobs, ended)
+            lost |= _launch_seed(sweep, launcher, [t for t in alive if t.number not in lost], k, jobs, ended)
         for trial in batch:
+            if trial.number in lost:
+                study.release(trial)  # it is begun again, as often as search.max_retries says
+                continue
             found = ended[trial.number]
             if found[-1].state == TrialState.COMPLETE:
                 means = [sum(column) / len(found) for column in zip(*(one.values for one in found), strict=True)]
@@ -262,25 +266,31 @@ def _launch_seed(
     k: int,
     jobs: dict[int, list[list[str]]],
     ended: dict[int, list[Outcome]],
-) -> None:
+) -> set[int]:
+    """Run the k-th seed of some trials; the numbers of those whose processes were killed."""
     folders = {trial.number: sweep.run_folder(trial.number, k) for trial in trials}
+    wait_for(list(folders.values()))
     known = {number: outcome(folder, sweep.directions) for number, folder in folders.items()}
     left = [trial for trial in trials if known[trial.number] is None]  # not ended in an earlier process
+    lost: set[int] = set()
     if left:
-        log = folders[left[0].number] if len(trials) == 1 else sweep.folder
+        log = folders[left[0].number] if sweep.config.hydra.launcher._target_ == BASIC else sweep.folder
         log.mkdir(parents=True, exist_ok=True)
+        words = [jobs[trial.number][k] for trial in left]
         with open(log / "output.log", "a", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
-            returned = launcher.launch([jobs[trial.number][k] for trial in left], left[0].number)
+            returned = launched(launcher, words, left[0].number, sweep.search.n_jobs)
         for trial, job in zip(left, returned, strict=True):
-            error = job._return_value if job.status == JobStatus.FAILED else None
+            error = job._return_value if job and job.status == JobStatus.FAILED else None
             if isinstance(error, Interrupted):
                 error.hint = "the same command goes on from here"
                 raise error
             known[trial.number] = outcome(folders[trial.number], sweep.directions, error)
-    for trial in trials:
+            lost |= {trial.number} if job is None and known[trial.number] is None else set()
+    for trial in (trial for trial in trials if trial.number not in lost):
         one = known[trial.number] or Outcome(TrialState.FAIL, reason="left no results.json")
         ended[trial.number].append(one)
         if sweep.by_seeds and one.state == TrialState.COMPLETE:
             trial.report(one.values[0], step=k)
             if k + 1 < sweep.search.seeds_per_trial and trial.should_prune():
                 ended[trial.number].append(Outcome(TrialState.PRUNED, reason=f"given up after {k + 1} seeds"))
+    return lost
