@@ -67,7 +67,7 @@ class Study:
         self.worker = f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
         self._make_sampler = sampler
         self._heard: dict[int, tuple[Any, float]] = {}
-        self._beating: threading.Event | None = None
+        self._beating: dict[int, threading.Event] = {}
         with self._alone():  # tables are made by one
             self.storage = opened(storage)
             self.study = optuna.create_study(
@@ -89,14 +89,7 @@ class Study:
     def take(self) -> Trial | None:
         """A trial to work at; None when all are done or someone else's. Wait, then, until `finished`."""
         for found in self.trials():
-            if found.state == TrialState.RUNNING and self._abandoned(found) and self._adopt(found):
-                tries = found.user_attrs.get(TRIES, [0, 0])
-                epochs = len(found.intermediate_values)
-                again = tries[1] + 1 if epochs == tries[0] else 1
-                self.storage.set_trial_user_attr(found._trial_id, TRIES, [epochs, again])
-                if again > self.max_retries:
-                    self._end(found, f"killed {again} times without getting any further")
-                    continue
+            if self._taken_over(found):
                 return self._begin(found._trial_id)
         with self._alone():
             if len(self.trials()) >= self.n_trials:
@@ -109,27 +102,47 @@ class Study:
             return None
         return self._begin(trial_id)
 
+    def again(self, number: int) -> Trial:
+        """The trial that has this number, as its owner where the one before is dead; nothing is proposed for it."""
+        found = next(trial for trial in self.study.get_trials(deepcopy=False) if trial.number == number)
+        if self._taken_over(found):
+            return self._begin(found._trial_id)
+        self.study.sampler = optuna.samplers.RandomSampler()  # is not asked
+        return Trial(self.study, found._trial_id)
+
+    def leave_out(self, trial: Trial) -> None:
+        """There is nothing left to propose: a trial does not count, and no more are given out."""
+        trial.set_user_attr(SURPLUS, True)
+        self.tell(trial, TrialState.FAIL)
+        self.n_trials = len(self.trials())
+
     def finished(self) -> bool:
         """Whether as many trials as there shall be have ended."""
         return sum(trial.state.is_finished() for trial in self.trials()) >= self.n_trials
 
     def tell(self, trial: Trial, state: TrialState, values: list[float] | None = None, reason: str = "") -> None:
         """How a trial ended."""
-        self._stop_beating()
+        self._stop_beating(trial)
         if reason:
             trial.set_user_attr(REASON, reason)
         self.study.tell(trial, values if state == TrialState.COMPLETE else None, state)
 
     def release(self, trial: Trial) -> None:
         """Leave a trial to whoever goes on with it."""
-        self._stop_beating()
+        self._stop_beating(trial)
         trial.set_user_attr(WORKER, "")
+
+    def release_all(self) -> None:
+        """Leave all trials of this process that have not ended."""
+        for trial_id in list(self._beating):
+            if not self.storage.get_trial(trial_id).state.is_finished():
+                self.release(Trial(self.study, trial_id))
 
     def _begin(self, trial_id: int) -> Trial:
         number = self.storage.get_trial(trial_id).number
         self.study.sampler = self._make_sampler(number)
-        self._beating = threading.Event()
-        threading.Thread(target=self._beat, args=(trial_id, self._beating), daemon=True).start()
+        self._beating[trial_id] = threading.Event()
+        threading.Thread(target=self._beat, args=(trial_id, self._beating[trial_id]), daemon=True).start()
         return Trial(self.study, trial_id)
 
     def _beat(self, trial_id: int, ended: threading.Event) -> None:
@@ -141,10 +154,22 @@ class Study:
             except Exception:  # the trial has ended, or the database is away: then the next beat is heard
                 continue
 
-    def _stop_beating(self) -> None:
-        if self._beating is not None:
-            self._beating.set()
-            self._beating = None
+    def _stop_beating(self, trial: Trial) -> None:
+        ended = self._beating.pop(trial._trial_id, None)
+        if ended is not None:
+            ended.set()
+
+    def _taken_over(self, trial: FrozenTrial) -> bool:
+        """Take over a trial whose owner is dead; after too many deaths without an epoch between them it has failed."""
+        if trial.state != TrialState.RUNNING or not self._abandoned(trial) or not self._adopt(trial):
+            return False
+        tries = trial.user_attrs.get(TRIES, [0, 0])
+        epochs = len(trial.intermediate_values)
+        again = tries[1] + 1 if epochs == tries[0] else 1
+        self.storage.set_trial_user_attr(trial._trial_id, TRIES, [epochs, again])
+        if again > self.max_retries:
+            self._end(trial, f"killed {again} times without getting any further")
+        return bool(again <= self.max_retries)
 
     def _abandoned(self, trial: FrozenTrial) -> bool:
         """Whether its owner is dead."""
