@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -43,7 +44,7 @@ class KerasTuner(BaseSampler):
         alpha: noise that `bayesian` expects.
         beta: how far `bayesian` looks away from what it knows.
         max_epochs: of the last round of `hyperband`.
-        factor: one in so many goes on in `hyperband`.
+        reduction_factor: one in so many goes on in `hyperband`.
         seed: of all draws.
 
     Attributes:
@@ -61,14 +62,14 @@ class KerasTuner(BaseSampler):
         alpha: float = 1e-4,
         beta: float = 2.6,
         max_epochs: int = 100,
-        factor: int = 3,
+        reduction_factor: int = 3,
         seed: int | None = None,
     ) -> None:
         lacking = [name for name in ("keras_tuner", "six", "sklearn") if importlib.util.find_spec(name) is None]
         if lacking:
             raise ConfigError(f"search=keras_tuner needs {' and '.join(lacking)}", INSTALL)
         self.oracle, self.num_initial_points, self.alpha, self.beta = oracle, num_initial_points, alpha, beta
-        self.max_epochs, self.factor, self.seed = max_epochs, factor, seed or 0
+        self.max_epochs, self.reduction_factor, self.seed = max_epochs, reduction_factor, seed or 0
         self.space: Space | None = None
         self.folder: Path | None = None
         self._proposed: dict[int, dict[str, Any]] = {}
@@ -92,17 +93,18 @@ class KerasTuner(BaseSampler):
             Exhausted: the oracle has no more.
         """
         if trial.number not in self._proposed:
-            kept = study._storage.get_trial(trial._trial_id).user_attrs.get(PROPOSAL)
+            kept = _kept(trial, study._storage)
             self._proposed[trial.number] = (kept or self._propose(study, trial))["values"]
         written = self._proposed[trial.number][param_name]
         if isinstance(param_distribution, CategoricalDistribution):
             return next(choice for choice in param_distribution.choices if json.dumps(choice) == written)
         assert isinstance(param_distribution, FloatDistribution | IntDistribution)
-        return min(max(written, param_distribution.low), param_distribution.high)
+        value = min(max(written, param_distribution.low), param_distribution.high)
+        return int(value) if isinstance(param_distribution, IntDistribution) else float(value)
 
     def words(self, trial: Trial) -> list[str]:
         """What a trial is started with beside its values: the epochs of its round."""
-        epochs = trial.user_attrs[PROPOSAL]["values"].get("tuner/epochs")
+        epochs = _kept(trial, trial.storage)["values"].get("tuner/epochs")
         return [f"trainer.max_epochs={epochs}"] if epochs else []
 
     def prepare(self, trial: Trial, folder_of: Callable[[int], Path]) -> None:
@@ -112,7 +114,7 @@ class KerasTuner(BaseSampler):
             trial: one of `hyperband`.
             folder_of: the run folder of a trial.
         """
-        before = trial.user_attrs[PROPOSAL].get("goes_on_from")
+        before = _kept(trial, trial.storage)["goes_on_from"]
         if before is None:
             return
         source, target = (folder_of(number) / "checkpoints" / NAME for number in (before, trial.number))
@@ -194,7 +196,11 @@ class Replay:
             bayesian = {"num_initial_points": sampler.num_initial_points, "alpha": sampler.alpha, "beta": sampler.beta}
             oracle = oracles.BayesianOptimizationOracle(max_trials=None, **bayesian, **common)
         elif sampler.oracle == "hyperband":
-            rounds = {"max_epochs": sampler.max_epochs, "factor": sampler.factor, "hyperband_iterations": None}
+            rounds = {
+                "max_epochs": sampler.max_epochs,
+                "factor": sampler.reduction_factor,
+                "hyperband_iterations": None,
+            }
             oracle = oracles.HyperbandOracle(**rounds, **common)
         elif sampler.oracle == "random":
             oracle = oracles.RandomSearchOracle(max_trials=None, **common)
@@ -249,6 +255,11 @@ class Replay:
                 self.oracle.update_trial(known.trial_id, {"value": best})
             self.oracle.end_trial(known)
             self.ended.append(number)
+
+
+def _kept(trial: Any, storage: BaseStorage) -> Any:
+    """The proposal in the database: Optuna's trials hold a copy from when they were opened."""
+    return storage.get_trial(trial._trial_id).user_attrs.get(PROPOSAL)
 
 
 def _add(found: Any, dimension: Dimension) -> None:

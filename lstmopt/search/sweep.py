@@ -172,7 +172,7 @@ class Sweep:
             words = [*common, f"hydra.sweep.subdir={self.run_folder(trial_number, k).relative_to(self.folder)}"]
             if self.search.seeds_per_trial > 1:
                 words.append(f"seed={self.config.seed + k}")
-            if k == 0 and not self.by_seeds:
+            if k == 0 and not self.by_seeds and self.search.sampler.get("oracle") != "hyperband":
                 words.append(f"search.trial={trial_number}")
             found.append(words)
         return found
