@@ -2,7 +2,7 @@
 
     python scripts/check_keras_tuner.py [--oracles bayesian hyperband random grid] [--trials 8]
 
-Looks at `sweep.json`, at every trial's `results.json`, and, for Hyperband, at the epochs of its rounds. Ends with 1 where
+Looks at `sweep.json`, at every `results.json`, and, for Hyperband, at the epochs of its rounds. Ends with 1 where
 something is wrong. Needs `pip install 'lstmopt[keras]'`.
 """
 
@@ -55,7 +55,7 @@ def main():
                 wrong.append(f"epochs {epochs}, of which {resumed} went on from an earlier trial")
             seconds = time.monotonic() - began
             print(
-                f"{oracle}: {dict(states)} in {seconds:.0f} s, epochs {epochs}, gone on from an earlier trial: {resumed}: "
+                f"{oracle}: {dict(states)} in {seconds:.0f} s, epochs {epochs}, gone on from earlier ones: {resumed}: "
                 f"{'MISSED' if wrong else 'holds'}",
                 flush=True,
             )

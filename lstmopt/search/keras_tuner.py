@@ -201,7 +201,7 @@ class Replay:
                 "factor": sampler.reduction_factor,
                 "hyperband_iterations": None,
             }
-            oracle = oracles.HyperbandOracle(**rounds, **common)
+            oracle = oracles.HyperbandOracle(hyperband_iterations=None, **rounds, **common)
         elif sampler.oracle == "random":
             oracle = oracles.RandomSearchOracle(max_trials=None, **common)
         else:

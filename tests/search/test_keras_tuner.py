@@ -59,7 +59,7 @@ def test_a_grid_visits_each_point_once_and_then_has_no_more(tmp_path):
 
 @needed
 def test_hyperband_promotes_the_best_of_a_round(tmp_path):
-    """By hand: of 3 epochs and a factor of 3, three trials of one epoch, the best of them with three, two with three."""
+    """By hand: of 3 epochs and a factor of 3, three trials of one epoch, the best of them with three, two of three."""
     study = searched(tmp_path, "hyperband", 6)
     proposals = [trial.user_attrs[PROPOSAL] for trial in study.trials]
     assert [proposal["values"]["tuner/epochs"] for proposal in proposals] == [1, 1, 1, 3, 3, 3]
