@@ -22,7 +22,7 @@ TOP_LEVEL: dict[str, Any] = {
     "search.seeds_per_trial": int,
     "search.objectives": list[str] | None,
     "search.timeout": float | None,
-    "search.n_jobs": int,
+    "search.n_jobs": int | None,
     "search.study": str | None,
     "search.storage": str | None,
     "search.max_failure_rate": float,
@@ -30,6 +30,7 @@ TOP_LEVEL: dict[str, Any] = {
     "search.heartbeat": float,
     "search.report": bool,
     "search.trial": int | None,
+    "search.channel": int | None,
 }
 
 # by the last word of a key, wherever it stands
@@ -163,7 +164,7 @@ def _leaves(plain: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     known = {key.partition(".")[0] for key in TOP_LEVEL}
     stack: list[tuple[str, Any]] = [(k, v) for k, v in plain.items() if k not in known]
     if plain["search"]["sampler"]:
-        stack += [(f"search.{name}", plain["search"][name]) for name in ("sampler", "pruner")]
+        stack += [(f"search.{name}", plain["search"][name]) for name in ("sampler", "pruner", "cluster")]
     while stack:
         path, node = stack.pop(0)
         if not isinstance(node, Mapping):

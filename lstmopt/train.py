@@ -41,7 +41,8 @@ def main() -> None:
     saved; 1 a defect, with its traceback, or a reading process that was killed.
     """
     sys.argv[1:] = [re.sub("^resume=", "resume.path=", word) for word in sys.argv[1:]]
-    if any(re.match("search=(?!none$)", word) for word in sys.argv) and not {"-m", "--multirun"} & set(sys.argv):
+    modes = [word for word in sys.argv if word in ("-m", "--multirun") or word.startswith("hydra.mode=")]
+    if any(re.match("search=(?!none$)", word) for word in sys.argv) and not modes:
         sys.argv.append("hydra.mode=MULTIRUN")  # a search is never one run
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes exceptions on instead of ending the program
     for name in UNSAFE:

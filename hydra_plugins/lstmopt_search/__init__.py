@@ -18,6 +18,7 @@ class SearchSweeper(Sweeper):
         """Run the search."""
         from lstmopt.search.sweep import run
 
+        assert self.config is not None and self.hydra_context is not None and self.task_function is not None
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=self.hydra_context, task_function=self.task_function, config=self.config
         )

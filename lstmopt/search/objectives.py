@@ -10,6 +10,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from lstmopt.errors import ConfigError
+from lstmopt.search.study import Direction
 
 FIELDS = ("train_seconds", "peak_memory_mb", "parameters", "samples_per_second", "epochs", "steps")
 ENDED = {"completed": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
@@ -30,7 +31,7 @@ class Outcome:
     reason: str = ""
 
 
-def directions(objectives: list[str] | None, monitor: str, mode: str) -> dict[str, str]:
+def directions(objectives: list[str] | None, monitor: str, mode: str) -> dict[str, Direction]:
     """`minimize` or `maximize` for each objective, by name.
 
     Args:
@@ -41,7 +42,7 @@ def directions(objectives: list[str] | None, monitor: str, mode: str) -> dict[st
     Raises:
         ConfigError: no such objective or direction.
     """
-    found: dict[str, str] = {}
+    found: dict[str, Direction] = {}
     for written in objectives or [f"{monitor}:{mode}imize"]:
         name, _, direction = written.partition(":")
         if direction not in ("", "minimize", "maximize"):
@@ -51,7 +52,7 @@ def directions(objectives: list[str] | None, monitor: str, mode: str) -> dict[st
                 f"search.objectives: {name} is nothing that a run measures",
                 f"write a metric, as val/loss, or one of {', '.join(FIELDS)}",
             )
-        found[name] = direction or "minimize"
+        found[name] = "maximize" if direction == "maximize" else "minimize"
     return found
 
 

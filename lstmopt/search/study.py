@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 import psutil
@@ -23,6 +23,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from lstmopt.errors import ConfigError
 
+Direction = Literal["minimize", "maximize"]
 WORKER, SEEN, TRIES, SURPLUS, REASON = "worker", "seen", "tries", "surplus", "reason"
 PATIENCE = 3  # heartbeats that may stay away
 ADOPT = text(
@@ -54,7 +55,7 @@ class Study:
         self,
         storage: str,
         name: str,
-        directions: list[str],
+        directions: list[Direction],
         sampler: Callable[[int], BaseSampler],
         pruner: BasePruner,
         n_trials: int,
@@ -89,14 +90,7 @@ class Study:
     def take(self) -> Trial | None:
         """A trial to work at; None when all are done or someone else's. Wait, then, until `finished`."""
         for found in self.trials():
-            if found.state == TrialState.RUNNING and self._abandoned(found) and self._adopt(found):
-                tries = found.user_attrs.get(TRIES, [0, 0])
-                epochs = len(found.intermediate_values)
-                again = tries[1] + 1 if epochs == tries[0] else 1
-                self.storage.set_trial_user_attr(found._trial_id, TRIES, [epochs, again])
-                if again > self.max_retries:
-                    self._end(found, f"killed {again} times without getting any further")
-                    continue
+            if self._taken_over(found):
                 return self._begin(found._trial_id)
         with self._alone():
             if len(self.trials()) >= self.n_trials:
@@ -108,6 +102,20 @@ class Study:
             self.storage.set_trial_state_values(trial_id, TrialState.FAIL)
             return None
         return self._begin(trial_id)
+
+    def again(self, number: int) -> Trial:
+        """The trial that has this number, as its owner where the one before is dead; nothing is proposed for it."""
+        found = next(trial for trial in self.study.get_trials(deepcopy=False) if trial.number == number)
+        if self._taken_over(found):
+            return self._begin(found._trial_id)
+        self.study.sampler = optuna.samplers.RandomSampler()  # is not asked
+        return Trial(self.study, found._trial_id)
+
+    def leave_out(self, trial: Trial) -> None:
+        """There is nothing left to propose: a trial does not count, and no more are given out."""
+        trial.set_user_attr(SURPLUS, True)
+        self.tell(trial, TrialState.FAIL)
+        self.n_trials = len(self.trials())
 
     def finished(self) -> bool:
         """Whether as many trials as there shall be have ended."""
@@ -124,6 +132,12 @@ class Study:
         """Leave a trial to whoever goes on with it."""
         self._stop_beating(trial)
         trial.set_user_attr(WORKER, "")
+
+    def release_all(self) -> None:
+        """Leave all trials of this process that have not ended."""
+        for trial_id in list(self._beating):
+            if not self.storage.get_trial(trial_id).state.is_finished():
+                self.release(Trial(self.study, trial_id))
 
     def _begin(self, trial_id: int) -> Trial:
         number = self.storage.get_trial(trial_id).number
@@ -142,9 +156,21 @@ class Study:
                 continue
 
     def _stop_beating(self, trial: Trial) -> None:
-        event = self._beating.pop(trial._trial_id, None)
-        if event is not None:
-            event.set()
+        ended = self._beating.pop(trial._trial_id, None)
+        if ended is not None:
+            ended.set()
+
+    def _taken_over(self, trial: FrozenTrial) -> bool:
+        """Take over a trial whose owner is dead; after too many deaths without an epoch between them it has failed."""
+        if trial.state != TrialState.RUNNING or not self._abandoned(trial) or not self._adopt(trial):
+            return False
+        tries = trial.user_attrs.get(TRIES, [0, 0])
+        epochs = len(trial.intermediate_values)
+        again = tries[1] + 1 if epochs == tries[0] else 1
+        self.storage.set_trial_user_attr(trial._trial_id, TRIES, [epochs, again])
+        if again > self.max_retries:
+            self._end(trial, f"killed {again} times without getting any further")
+        return bool(again <= self.max_retries)
 
     def _abandoned(self, trial: FrozenTrial) -> bool:
         """Whether its owner is dead."""

@@ -4,30 +4,28 @@ import math
 import sys
 import time
 import warnings
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.core.utils import JobStatus
 from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from optuna.trial import Trial, TrialState
+from optuna.trial import TrialState
 
 from lstmopt import check, compat, targets
 from lstmopt.build import make
-from lstmopt.errors import ConfigError, Interrupted
+from lstmopt.errors import ConfigError
 from lstmopt.launched import BASIC
 from lstmopt.mistakes import explain
 from lstmopt.search import report, space
-from lstmopt.search.launching import launched, wait_for
-from lstmopt.search.objectives import Outcome, directions, outcome
+from lstmopt.search.objectives import directions
 from lstmopt.search.progress import Progress
 from lstmopt.search.study import Study
+from lstmopt.search.work import work
 from lstmopt.search.workers import supervise
 
 
@@ -54,7 +52,7 @@ class Sweep:
         self.folder = Path(config.hydra.sweep.dir).absolute()
         parsed = OverridesParser.create(context.config_loader).parse_overrides(arguments)
         varied = [override for override in parsed if override.is_sweep_override()]
-        self.fixed = [override.input_line for override in parsed if not override.is_sweep_override()]
+        self.fixed = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
         own = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
         self._refuse(targets.problems(own, self.fixed))
         self._refuse(check.problems(own) or compat.problems(own))
@@ -93,6 +91,8 @@ class Sweep:
             found.append("several objectives cannot be pruned\n  type search/pruner=none")
         if several and self.search.sampler._target_.endswith("CmaEsSampler"):
             found.append("search=cmaes knows one objective\n  type search=nsga2, or one of search.objectives")
+        if self.search.n_jobs is None and not self.search.cluster:
+            found.append("search.n_jobs=null is for search=ray_tune\n  type search.n_jobs=1 or more")
         if self.by_seeds and self.search.seeds_per_trial < 5:
             found.append("search/pruner=wilcoxon compares seeds\n  type search.seeds_per_trial=5 or more")
         return found
@@ -123,10 +123,10 @@ class Sweep:
         Raises:
             ConfigError: there is one of another space, or the database cannot be used.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
         warnings.filterwarnings("ignore", module="optuna")
         pruner = make(self.search.pruner)
         grid = self.sampler(0)
+        self.folder.mkdir(parents=True, exist_ok=True)
         n_trials = self.search.n_trials or (len(grid.points()) if hasattr(grid, "points") else 50)
         if hasattr(grid, "points"):
             n_trials = min(n_trials, len(grid.points()))
@@ -158,6 +158,8 @@ class Sweep:
         sampler = make(self.search.sampler, seed=seed)
         if hasattr(sampler, "space"):
             sampler.space = self.space
+        if hasattr(sampler, "folder"):
+            sampler.folder = self.folder
         return sampler
 
     def overrides(self, trial_number: int, values: dict[str, Any]) -> list[list[str]]:
@@ -171,7 +173,7 @@ class Sweep:
             words = [*common, f"hydra.sweep.subdir={self.run_folder(trial_number, k).relative_to(self.folder)}"]
             if self.search.seeds_per_trial > 1:
                 words.append(f"seed={self.config.seed + k}")
-            if k == 0 and not self.by_seeds:
+            if k == 0 and not self.by_seeds and self.search.sampler.get("oracle") != "hyperband":
                 words.append(f"search.trial={trial_number}")
             found.append(words)
         return found
@@ -195,13 +197,16 @@ def run(config: DictConfig, context: HydraContext, launcher: Launcher, arguments
         Interrupted: a signal asked for the end.
     """
     sweep = Sweep(config, context, arguments)
+    cluster = make(config.search.cluster) if config.search.cluster else None
     study = sweep.study()
     deadline = time.monotonic() + (config.search.timeout or math.inf)
     with Progress(study, sweep.directions) as progress:
-        if config.search.n_jobs > 1 and config.hydra.launcher._target_ == BASIC:
+        if cluster is not None:
+            cluster.search(study, sweep, deadline, progress)
+        elif config.search.n_jobs > 1 and config.hydra.launcher._target_ == BASIC:
             supervise(study, config.search.n_jobs, sweep.folder, progress)
         else:
-            _work(study, sweep, launcher, deadline, progress)
+            work(study, sweep, launcher, deadline, progress)
     if config.search.report:
         report.write(study, sweep)
     failed = [trial for trial in study.trials() if trial.state == TrialState.FAIL]
@@ -211,86 +216,3 @@ def run(config: DictConfig, context: HydraContext, launcher: Launcher, arguments
             f"{len(failed)} of {study.n_trials} trials failed: {reasons[:300]}",
             "see output.log in their folders, or type search.max_failure_rate=1",
         )
-
-
-def _work(study: Study, sweep: Sweep, launcher: Launcher, deadline: float, progress: Progress) -> None:
-    """Take trials, a batch at a time, until there are none."""
-    size = 1 if sweep.config.hydra.launcher._target_ == BASIC else sweep.search.n_jobs
-    while time.monotonic() < deadline:
-        batch: list[Trial] = []
-        while len(batch) < size and (trial := study.take()) is not None:
-            batch.append(trial)
-        if not batch:
-            if study.finished():
-                return
-            time.sleep(0.5)  # others are at work, and may die
-            progress.refresh()
-            continue
-        _launch(study, sweep, launcher, batch)
-        progress.refresh()
-
-
-def _launch(study: Study, sweep: Sweep, launcher: Launcher, batch: list[Trial]) -> None:
-    """Run the jobs of some trials side by side, seed after seed, and tell how they ended."""
-    jobs: dict[int, list[list[str]]] = {}
-    for trial in batch:
-        values = sweep.space.suggest(trial)
-        jobs[trial.number] = sweep.overrides(trial.number, values)
-        trial.set_user_attr("overrides", [space.override(key, value) for key, value in values.items()])
-    ended: dict[int, list[Outcome]] = {trial.number: [] for trial in batch}
-    lost: set[int] = set()
-    try:
-        for k in range(sweep.search.seeds_per_trial):
-            alive = [trial for trial in batch if all(o.state == TrialState.COMPLETE for o in ended[trial.number])]
-            lost |= _launch_seed(sweep, launcher, [t for t in alive if t.number not in lost], k, jobs, ended)
-        for trial in batch:
-            if trial.number in lost:
-                study.release(trial)  # it is begun again, as often as search.max_retries says
-                continue
-            found = ended[trial.number]
-            if found[-1].state == TrialState.COMPLETE:
-                means = [sum(column) / len(found) for column in zip(*(one.values for one in found), strict=True)]
-                study.tell(trial, TrialState.COMPLETE, means)
-            else:
-                study.tell(trial, found[-1].state, reason=found[-1].reason)
-    except BaseException:
-        for trial in batch:
-            study.release(trial)
-        raise
-
-
-def _launch_seed(
-    sweep: Sweep,
-    launcher: Launcher,
-    trials: list[Trial],
-    k: int,
-    jobs: dict[int, list[list[str]]],
-    ended: dict[int, list[Outcome]],
-) -> set[int]:
-    """Run the k-th seed of some trials; the numbers of those whose processes were killed."""
-    folders = {trial.number: sweep.run_folder(trial.number, k) for trial in trials}
-    wait_for(list(folders.values()))
-    known = {number: outcome(folder, sweep.directions) for number, folder in folders.items()}
-    left = [trial for trial in trials if known[trial.number] is None]  # not ended in an earlier process
-    lost: set[int] = set()
-    if left:
-        log = folders[left[0].number] if sweep.config.hydra.launcher._target_ == BASIC else sweep.folder
-        log.mkdir(parents=True, exist_ok=True)
-        words = [jobs[trial.number][k] for trial in left]
-        with open(log / "output.log", "a", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
-            returned = launched(launcher, words, left[0].number, sweep.search.n_jobs)
-        for trial, job in zip(left, returned, strict=True):
-            error = job._return_value if job and job.status == JobStatus.FAILED else None
-            if isinstance(error, Interrupted):
-                error.hint = "the same command goes on from here"
-                raise error
-            known[trial.number] = outcome(folders[trial.number], sweep.directions, error)
-            lost |= {trial.number} if job is None and known[trial.number] is None else set()
-    for trial in (trial for trial in trials if trial.number not in lost):
-        one = known[trial.number] or Outcome(TrialState.FAIL, reason="left no results.json")
-        ended[trial.number].append(one)
-        if sweep.by_seeds and one.state == TrialState.COMPLETE:
-            trial.report(one.values[0], step=k)
-            if k + 1 < sweep.search.seeds_per_trial and trial.should_prune():
-                ended[trial.number].append(Outcome(TrialState.PRUNED, reason=f"given up after {k + 1} seeds"))
-    return lost

@@ -40,7 +40,7 @@ def supervise(study: Study, n_jobs: int, folder: Path, progress: Progress) -> No
         for k in range(n_jobs):
             with open(folder / f"worker-{k}.log", "ab") as log:
                 workers.append(
-                    subprocess.Popen(command, stdout=log, stderr=log, env=environment, preexec_fn=_end_with_the_parent)
+                    subprocess.Popen(command, stdout=log, stderr=log, env=environment, preexec_fn=end_with_the_parent)
                 )
         while any(worker.poll() is None for worker in workers):
             time.sleep(0.25)
@@ -66,7 +66,8 @@ def _end(signum: int, frame: FrameType | None) -> None:
     raise error
 
 
-def _end_with_the_parent() -> None:
+def end_with_the_parent() -> None:
+    """Before a child begins: it is sent SIGTERM when this process ends, and leaves SIGINT to it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent passes it on
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
