@@ -38,6 +38,11 @@ def _on_cpu(cfg: DictConfig, accelerator: str | None = None) -> bool:
     return accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
 
 
+def _devices(cfg: DictConfig) -> int:
+    devices = cfg.trainer.devices
+    return len(devices) if OmegaConf.is_list(devices) else devices if isinstance(devices, int) else 1
+
+
 _fp16 = lambda cfg: _value("callbacks.precision.precision")(cfg) == "16-mixed"  # noqa: E731
 _bf16 = lambda cfg: bool(_value("callbacks.precision._target_")(cfg)) and not _fp16(cfg)  # noqa: E731
 _clips = lambda cfg: str(_value("callbacks.gradient_clip._target_")(cfg)).endswith("Clipping")  # noqa: E731
@@ -183,6 +188,21 @@ RULES = [
         lambda cfg: _value("callbacks.cuda_graph")(cfg) and (_newton(cfg) or _kfac(cfg) or _memory(cfg, *_OWN_LOSS)),
         "a recorded step is the same kernels every time, and this optimizer or memory option needs more",
         "trainer=gpu",
+    ),
+    Rule(
+        lambda cfg: cfg.tune.lr and (_closure(cfg) or "lr" not in cfg.optimizer or _optimizer("Prodigy")(cfg)),
+        "this optimizer finds the length of its steps itself, and tune.lr has no rate to look for",
+        "tune.lr=false",
+    ),
+    Rule(
+        lambda cfg: cfg.tune.lr and _value("callbacks.lr_schedule.max_lr")(cfg) is not None,
+        "callbacks.lr_schedule.max_lr says how far the rate goes, and what tune.lr finds would have no effect",
+        "callbacks.lr_schedule.max_lr=null",
+    ),
+    Rule(
+        lambda cfg: (cfg.tune.lr or cfg.tune.batch_size) and (_devices(cfg) > 1 or cfg.trainer.num_nodes > 1),
+        "tune.lr and tune.batch_size try on one device",
+        "trainer.devices=1 trainer.num_nodes=1",
     ),
 ]
 

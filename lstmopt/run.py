@@ -20,6 +20,7 @@ from lstmopt.errors import CheckpointError, ConfigError, Interrupted, Pruned, Us
 from lstmopt.evaluate import baselines
 from lstmopt.loggers import RunTensorBoard
 from lstmopt.run_facts import RunFacts
+from lstmopt.tune import settle
 from lstmopt.train import UNSAFE
 
 
@@ -43,7 +44,8 @@ def run(cfg: DictConfig) -> float:
             raise ConfigError("\n".join(foreign[:2]))
         search_path = [source.path for source in HydraConfig.get().runtime.config_sources if source.schema == "file"]
         problems = compat.shadowed(search_path) + check.problems(cfg)
-        problems = problems or compat.problems(cfg)
+        typed = [word.split("=")[0].lstrip("+~") for word in _overrides()]
+        problems = problems or compat.problems(cfg) + settle.contradictions(cfg, typed)
         if problems:
             raise ConfigError("\n".join(problems))
         return _train(cfg, output_dir)
@@ -61,11 +63,13 @@ def _train(cfg: DictConfig, output_dir: Path) -> float:
         print(f"{output_dir} is finished; resume=none trains anew, a larger trainer.max_epochs goes on")
         return float(finished["best"])
     saved = read(Path(checkpoint)) if checkpoint else {}
-    before, now, allow = saved.get("run", {}), run_facts.settings(cfg), list(cfg.resume.allow)
+    before, allow = saved.get("run", {}), list(cfg.resume.allow)
+    quiet()
+    tuned = settle.settle(cfg, output_dir, before.get("config", {}) if checkpoint else None)
+    now = run_facts.settings(cfg)
     changed = run_facts.changes(str(checkpoint), before, now, allow)
     if OmegaConf.select(cfg, "logger.tensorboard") and any(output_dir.glob("events.out.*")):
         cfg.logger.tensorboard.purge_step = saved.get("global_step", 0)
-    quiet()
     results.forget_peak_memory()
     parts = build(cfg, str(output_dir))
     data = run_facts.digest(parts.datamodule.splits)
@@ -100,7 +104,7 @@ def _train(cfg: DictConfig, output_dir: Path) -> float:
         raise
     finally:
         result = _facts(cfg, parts, output_dir) | {"status": status, "train_seconds": time.monotonic() - began}
-        result["metrics"] = facts.metrics(parts.trainer)
+        result |= {"metrics": facts.metrics(parts.trainer)} | ({"tuned": tuned} if tuned else {})
         if parts.trainer.global_step and output_dir.is_dir() and status != "completed":
             with suppress(OSError):  # what is wrong is told by the error that is on its way
                 results.write(output_dir, result)

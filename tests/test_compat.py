@@ -28,6 +28,13 @@ EXAMPLES = {
     "one label per sequence": ["memory=tbptt"],
     "cuts it in time": ["model=bilstm", "memory=recompute"],
     "this model works on whole ones": ["model=awd_lstm", "memory=recompute"],
+    "tune.lr has no rate to look for": ["optimizer=prodigy", "tune.lr=true"],
+    "what tune.lr finds would have no effect": [
+        "lr_scheduler=one_cycle",
+        "callbacks.lr_schedule.max_lr=0.1",
+        "tune.lr=true",
+    ],
+    "try on one device": ["tune.batch_size=true", "trainer.devices=2"],
     "gradients would be accumulated twice": ["memory=accumulate", "trainer.accumulate_grad_batches=2"],
 }
 ON_A_GPU = {

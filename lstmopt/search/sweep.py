@@ -27,6 +27,7 @@ from lstmopt.search.objectives import Outcome, directions, outcome
 from lstmopt.search.progress import Progress
 from lstmopt.search.study import Study
 from lstmopt.search.workers import supervise
+from lstmopt.tune import settle
 
 BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
@@ -59,6 +60,7 @@ class Sweep:
         self._refuse(targets.problems(own, self.fixed))
         self._refuse(check.problems(own) or compat.problems(own))
         self.space = self._space(parsed, varied)
+        self._refuse(settle.contradictions(own, [d.key for d in self.space.dimensions]))
         self.directions = directions(self.search.objectives, config.monitor, config.mode)
         self._refuse(self._combinations())
         self._try_one()
