@@ -20,8 +20,8 @@ from lstmopt.errors import CheckpointError, ConfigError, Interrupted, Pruned, Us
 from lstmopt.evaluate import baselines
 from lstmopt.loggers import RunTensorBoard
 from lstmopt.run_facts import RunFacts
-from lstmopt.tune import settle
 from lstmopt.train import UNSAFE
+from lstmopt.tune import settle
 
 
 def run(cfg: DictConfig) -> float:

@@ -3,8 +3,8 @@
     python scripts/check_tune_lr.py --data-root DIR [--optimizers adam sgd] [--write docs/search.md]
 
 For each task the best `val/loss` of five epochs of 60 batches, all from the same weights and batch order (seed 0; the
-range tests have other seeds). A rate holds where its loss is at most 10 % above the best of the grid. DIR holds ett/ and
-tinyshakespeare/.
+range tests have other seeds). A rate holds where its loss is at most 10 % above the best of the grid. DIR holds ett/
+and tinyshakespeare/.
 """
 
 import argparse
@@ -84,7 +84,9 @@ def row(optimizer, task, root):
     ratio = loss / best
     steps = sum(len(curve) for _, curve in found.curves)
     line = f"| {optimizer} | {task} | {found.lr:g} | {loss:.4g} | {best:.4g} | {GRID[losses.index(best)]:.2g} "
-    line += f"| {ratio:.3f}{' (diverged)' if diverged else ''} | {default / best:.3f} | {steps} in {found.seconds:.0f} s |"
+    line += (
+        f"| {ratio:.3f}{' (diverged)' if diverged else ''} | {default / best:.3f} | {steps} in {found.seconds:.0f} s |"
+    )
     print(line, " ".join(f"{value:.4g}" for value in losses), flush=True)
     return line, ratio <= WITHIN, diverged
 
@@ -98,7 +100,9 @@ def main():
     options = parser.parse_args()
     quiet()
     began = time.monotonic()
-    lines = ["| optimizer | data | rate found | loss | best of nine | its rate | ratio | ratio of the default | search |"]
+    lines = [
+        "| optimizer | data | rate found | loss | best of nine | its rate | ratio | ratio of the default | search |"
+    ]
     lines.append("|---" * 9 + "|")
     verdicts = []
     for optimizer in options.optimizers:
@@ -106,8 +110,11 @@ def main():
         lines += [line for line, _, _ in rows]
         holds, diverged = sum(good for _, good, _ in rows), sum(bad for _, _, bad in rows)
         verdicts.append(f"{optimizer}: within 10 % on {holds} of {len(rows)} tasks, {diverged} diverged")
-    about = f"{date.today()}, `scripts/check_tune_lr.py`, one thread, {(time.monotonic() - began) / 60:.0f} minutes: the best "
-    about += "`val/loss` of five epochs of 60 batches with the rate of `tune.lr=true`, and with nine rates from 1e-4 to 1."
+    minutes = (time.monotonic() - began) / 60
+    about = (
+        f"{date.today()}, `scripts/check_tune_lr.py`, one thread, {minutes:.0f} minutes: the best `val/loss` of five "
+    )
+    about += "epochs of 60 batches with the rate of `tune.lr=true`, and with nine rates from 1e-4 to 1."
     text = "\n".join([MARK, about, "", *lines, "", "; ".join(verdicts) + ".", ""])
     print(text)
     if options.write:

@@ -67,12 +67,11 @@ def picture(found: FoundRate) -> "Figure":
         scale = found.valley.scales[number]
         axes.plot(rates, np.array(losses) / scale, color="tab:gray", alpha=0.4, lw=0.8)
     axes.plot(found.valley.rates, found.valley.losses, color="tab:blue", label=f"median of {len(found.curves)} seeds")
-    inside = slice(found.valley.start, found.valley.floor + 1)
-    axes.plot(found.valley.rates[inside], found.valley.losses[inside], color="tab:orange", lw=3, label="falls")
+    inside = slice(found.valley.start, found.valley.end + 1)
+    axes.plot(found.valley.rates[inside], found.valley.losses[inside], color="tab:orange", lw=3, label="valley")
     axes.axvline(found.lr, color="tab:red", ls="--", label=f"optimizer.lr={found.lr:g}")
-    least, most = np.min(found.valley.losses), np.max(found.valley.losses[: found.valley.floor + 1])
+    least, most = np.min(found.valley.losses), np.max(found.valley.losses[: found.valley.end + 1])
     axes.set(xscale="log", xlabel="learning rate", ylabel="loss / first loss", title="learning-rate range test")
     axes.set_ylim(least - 0.2 * (most - least), most + 0.6 * (most - least))
     axes.legend()
     return figure
-

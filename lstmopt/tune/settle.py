@@ -82,4 +82,3 @@ def contradictions(cfg: DictConfig, typed: list[str]) -> list[str]:
         for name, key in CHOSEN.items()
         if OmegaConf.select(cfg, name) and key in typed
     ]
-

@@ -35,8 +35,8 @@ def short_run(
 ) -> DataModule:
     """Train for some optimizer steps with the model, optimizer, clipping, precision and memory option of a config.
 
-    No schedule, no validation, no logs, no files. Weights and batch order are those of `seed`; the data are the config's.
-    Steps whose gradients are not finite are left out.
+    No schedule, no validation, no logs, no files. Weights and batch order are those of `seed`; the data are the
+    config's. Steps whose gradients are not finite are left out.
 
     Args:
         cfg: the composed config; it is not changed.
@@ -64,9 +64,7 @@ def short_run(
     return parts.datamodule
 
 
-def _built(
-    cfg: DictConfig, callback: pl.Callback, steps: int, seed: int, datamodule: DataModule | None
-) -> Parts:
+def _built(cfg: DictConfig, callback: pl.Callback, steps: int, seed: int, datamodule: DataModule | None) -> Parts:
     short = copy.deepcopy(cfg)
     with open_dict(short):
         data: Any = OmegaConf.to_container(short.data, resolve=True)

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from lstmopt.errors import ConfigError
 
 FIRST = 10  # steps whose mean is the first loss
-SMOOTHED = 2.5  # steps, standard deviation of the kernel
-BELOW_FLOOR = 4.0  # the suggested rate is this many times smaller than the one at the valley's floor
+SMOOTHED = 4.0  # steps, standard deviation of the kernel
+RISE = 0.1  # of the lowest loss, or of the fall where that is less: above it the valley ends
+BELOW = 10.0  # the suggested rate is this many times smaller than the one at the valley's end
 LEAST_FALL = 0.02  # of the first loss
 
 Array = NDArray[np.float64]
@@ -24,7 +25,7 @@ class Valley:
         rates: of the median curve.
         losses: the smoothed median, each curve in units of its first loss.
         start: where the curve begins to fall (a tenth of the fall is done).
-        floor: where it is lowest.
+        end: where it begins to rise again (a tenth above the lowest loss).
         scales: first loss of each curve.
     """
 
@@ -32,16 +33,17 @@ class Valley:
     rates: Array
     losses: Array
     start: int
-    floor: int
+    end: int
     scales: list[float]
 
 
 def valley(curves: list[tuple[list[float], list[float]]]) -> Valley:
-    """A quarter of the rate at which the smoothed median of the curves is lowest.
+    """A tenth of the rate at which the smoothed median of the curves begins to rise again.
 
     Each curve is divided by its first loss, the mean of ten steps. At each rate the median is taken, in which a curve
-    that ended is infinite, and smoothed along the rates by a Gaussian kernel. In a range test a rate is used for one step:
-    the rate of the floor is the largest that still did good, and too large for a run, which uses it for all steps.
+    that ended is infinite, and smoothed along the rates by a Gaussian kernel. The lowest point itself lies anywhere on
+    a floor that is flat and noisy, so that the end of the floor is looked for. A range test uses a rate for one step:
+    what does no harm there is too large for a run, which uses it for all steps.
 
     Args:
         curves: (rates, losses) of each seed, at the same rates; they may end early.
@@ -53,8 +55,8 @@ def valley(curves: list[tuple[list[float], list[float]]]) -> Valley:
     rates = np.array(max((rates for rates, _ in curves), key=len), dtype=np.float64)[:length]
     table = np.full((len(curves), length), np.inf)
     scales = []
-    for row, (_, losses) in zip(table, curves, strict=True):
-        row[: len(losses)] = losses
+    for row, (_, curve) in zip(table, curves, strict=True):
+        row[: len(curve)] = curve
         scales.append(float(np.mean(row[:FIRST])))
         row /= abs(scales[-1]) if np.isfinite(scales[-1]) and scales[-1] else np.nan
     table[~np.isfinite(table)] = np.inf
@@ -66,16 +68,19 @@ def valley(curves: list[tuple[list[float], list[float]]]) -> Valley:
     rates, median = rates[:length], median[:length]
     losses = _smoothed(median)
     floor = int(np.argmin(losses))
-    fall, noise = 1 - losses[floor], float(np.std((median - losses)[: length // 2]))
-    if fall < max(LEAST_FALL, noise):
+    least = float(losses[floor])
+    fall, noise = 1 - least, float(np.std((median - losses)[: length // 2]))
+    if floor < FIRST or fall < max(LEAST_FALL, noise):
         raise refusal(
-            f"the loss falls by {max(fall, 0):.1%} at most, at rates from {rates[0]:.0e} to {rates[-1]:.1e}"
+            f"the loss falls by {fall if floor >= FIRST else 0:.1%} at most, at rates from {rates[0]:.0e} to {rates[-1]:.1e}"
         )
-    if floor >= length - 2 and length == len(table[0]):
+    if floor >= length - 2 and length == table.shape[1]:
         raise refusal(f"the loss still falls at the highest rate, {rates[-1]:.1e}")
+    above = np.flatnonzero(losses[floor:] > least + RISE * min(least, fall))
+    end = floor + int(above[0]) if len(above) else length - 1
     below = np.flatnonzero(losses[: floor + 1] > 1 - 0.1 * fall)
     start = int(below[-1]) if len(below) else 0
-    return Valley(float(rates[floor]) / BELOW_FLOOR, rates, losses, start, floor, scales)
+    return Valley(float(rates[end]) / BELOW, rates, losses, start, end, scales)
 
 
 def refusal(problem: str) -> ConfigError:
