@@ -71,9 +71,8 @@ def valley(curves: list[tuple[list[float], list[float]]]) -> Valley:
     least = float(losses[floor])
     fall, noise = 1 - least, float(np.std((median - losses)[: length // 2]))
     if floor < FIRST or fall < max(LEAST_FALL, noise):
-        raise refusal(
-            f"the loss falls by {fall if floor >= FIRST else 0:.1%} at most, at rates from {rates[0]:.0e} to {rates[-1]:.1e}"
-        )
+        most = max(fall, 0) if floor >= FIRST else 0
+        raise refusal(f"the loss falls by {most:.1%} at most, at rates from {rates[0]:.0e} to {rates[-1]:.1e}")
     if floor >= length - 2 and length == table.shape[1]:
         raise refusal(f"the loss still falls at the highest rate, {rates[-1]:.1e}")
     above = np.flatnonzero(losses[floor:] > least + RISE * min(least, fall))

@@ -16,9 +16,11 @@ def result(folder):
 
 
 def content(folder):
-    """All of the last checkpoint but the times."""
+    """All of the last checkpoint but the names of files."""
     checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-    checkpoint.pop("hparams_name", None)
+    for state in checkpoint["callbacks"].values():
+        for key in [key for key in state if "path" in key or key == "best_k_models"]:
+            del state[key]
     return checkpoint
 
 
