@@ -25,17 +25,18 @@ class Parts:
     trainer: pl.Trainer
 
 
-def build(cfg: DictConfig, output_dir: str) -> Parts:
-    """Load the data, then make task, model, module and trainer.
+def build(cfg: DictConfig, output_dir: str, datamodule: DataModule | None = None) -> Parts:
+    """Load the data, unless they are given, then make task, model, module and trainer.
 
     Raises:
         DataError: the data are missing or not usable.
         ConfigError: the monitored metric does not exist, or an option refuses its arguments.
     """
     pl.seed_everything(cfg.seed, verbose=False)
-    datamodule: DataModule = make(cfg.data)
-    datamodule.loader = make(cfg.loader)
-    datamodule.setup()
+    if datamodule is None:
+        datamodule = make(cfg.data)
+        datamodule.loader = make(cfg.loader)
+        datamodule.setup()
     task = make(cfg.task)(spec=datamodule.spec)
     metrics = [f"{part}/{name}" for part in ("val", "test") for name in task.metrics()] + ["train/loss"]
     if cfg.monitor not in metrics:

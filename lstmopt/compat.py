@@ -277,6 +277,21 @@ RULES = [
         "a recorded step is the same kernels every time, and this optimizer or memory option needs more",
         "trainer=gpu",
     ),
+    Rule(
+        lambda cfg: cfg.tune.lr and (_closure(cfg) or "lr" not in cfg.optimizer or _optimizer("Prodigy")(cfg)),
+        "this optimizer finds the length of its steps itself, and tune.lr has no rate to look for",
+        "tune.lr=false",
+    ),
+    Rule(
+        lambda cfg: cfg.tune.lr and _value("callbacks.lr_schedule.max_lr")(cfg) is not None,
+        "callbacks.lr_schedule.max_lr says how far the rate goes, and what tune.lr finds would have no effect",
+        "callbacks.lr_schedule.max_lr=null",
+    ),
+    Rule(
+        lambda cfg: (cfg.tune.lr or cfg.tune.batch_size) and ranks.several(cfg),
+        "tune.lr and tune.batch_size try in one process",
+        "trainer=default",
+    ),
 ]
 
 

@@ -138,6 +138,6 @@ def _nearest(word: str, names: list[str]) -> str | None:
         return siblings[near[0]]
     same = [name for name in names if name.rpartition(".")[2] == last]
     if same:
-        return same[0]
+        return min(same, key=lambda name: name.startswith(("tune.", "search.")))  # not its search
     whole = difflib.get_close_matches(word, names, n=1, cutoff=0.8)
     return whole[0] if whole else None

@@ -25,6 +25,7 @@ from lstmopt.evaluate import baselines
 from lstmopt.loggers import RunTensorBoard
 from lstmopt.run_facts import RunFacts
 from lstmopt.train import UNSAFE
+from lstmopt.tune import settle
 
 
 def run(cfg: DictConfig) -> float:
@@ -51,7 +52,8 @@ def run(cfg: DictConfig) -> float:
             raise ConfigError("\n".join(foreign[:2]))
         search_path = [source.path for source in HydraConfig.get().runtime.config_sources if source.schema == "file"]
         problems = compat.shadowed(search_path) + check.problems(cfg)
-        problems = problems or compat.problems(cfg)
+        typed = [word.split("=")[0].lstrip("+~") for word in _overrides()]
+        problems = problems or compat.problems(cfg) + settle.contradictions(cfg, typed)
         if problems:
             raise ConfigError("\n".join(problems))
         return _train(cfg, output_dir, first)
@@ -71,11 +73,13 @@ def _train(cfg: DictConfig, output_dir: Path, first: bool) -> float:
         print(f"{output_dir} is finished; resume=none trains anew, a larger trainer.max_epochs goes on")
         return float(finished["best"])
     saved = read(Path(checkpoint)) if checkpoint else {}
-    before, now, allow = saved.get("run", {}), run_facts.settings(cfg), list(cfg.resume.allow)
+    before, allow = saved.get("run", {}), list(cfg.resume.allow)
+    quiet()
+    tuned = settle.settle(cfg, output_dir, before.get("config", {}) if checkpoint else None)
+    now = run_facts.settings(cfg)
     changed = run_facts.changes(str(checkpoint), before, now, allow)
     if OmegaConf.select(cfg, "logger.tensorboard") and any(output_dir.glob("events.out.*")):
         cfg.logger.tensorboard.purge_step = saved.get("global_step", 0)
-    quiet()
     results.forget_peak_memory()
     parts = build(cfg, str(output_dir))
     data = run_facts.digest(parts.datamodule.splits)
@@ -94,7 +98,7 @@ def _train(cfg: DictConfig, output_dir: Path, first: bool) -> float:
     facts = RunFacts(now, data, changed, before.get("metrics", {}))
     parts.trainer.callbacks.insert(0, facts)  # type: ignore[attr-defined]
     with joined(parts.trainer, cfg):
-        result = _fit(cfg, parts, facts, checkpoint, output_dir, first)
+        result = _fit(cfg, parts, facts, checkpoint, output_dir, first, tuned)
         if result["status"] == "completed":
             parts = _whole(cfg, parts, output_dir)
             _test(parts, output_dir, result)
@@ -107,7 +111,7 @@ def _train(cfg: DictConfig, output_dir: Path, first: bool) -> float:
 
 
 def _fit(
-    cfg: DictConfig, parts: Parts, facts: RunFacts, checkpoint: str | None, output_dir: Path, first: bool
+    cfg: DictConfig, parts: Parts, facts: RunFacts, checkpoint: str | None, output_dir: Path, first: bool, tuned: Any
 ) -> dict[str, Any]:
     """Train, and give the results; of several processes the first writes what there is to write."""
     parameters = sum(p.numel() for p in parts.module.parameters())  # before any process keeps a part of them only
@@ -132,7 +136,7 @@ def _fit(
             "parameters": parameters,
             "train_seconds": time.monotonic() - began,
         }
-        result["metrics"] = facts.metrics(parts.trainer)
+        result |= {"metrics": facts.metrics(parts.trainer)} | ({"tuned": tuned} if tuned else {})
         if first and parts.trainer.global_step and output_dir.is_dir() and status != "completed":
             with suppress(OSError):  # what is wrong is told by the error that is on its way
                 results.write(output_dir, result)

@@ -3,7 +3,8 @@
     python scripts/check_ray.py [--trials 8] [--keep FOLDER]
 
 Starts a head with `ray start --head --num-cpus=2` on a free port, searches, kills the worker of a trial and the process
-of another, and compares what is left with `search=tpe`. Ends the head that it started, and with 1 where anything is wrong.
+of another, and compares what is left with `search=tpe`. Ends the head that it started, and with 1 where anything is
+wrong.
 Needs `pip install 'lstmopt[ray]'`.
 """
 

@@ -28,6 +28,13 @@ EXAMPLES = {
     "one label per sequence": ["memory=tbptt"],
     "cuts it in time": ["model=bilstm", "memory=recompute"],
     "this model works on whole ones": ["model=awd_lstm", "memory=recompute"],
+    "tune.lr has no rate to look for": ["optimizer=prodigy", "tune.lr=true"],
+    "what tune.lr finds would have no effect": [
+        "lr_scheduler=one_cycle",
+        "callbacks.lr_schedule.max_lr=0.1",
+        "tune.lr=true",
+    ],
+    "try in one process": ["tune.batch_size=true", "trainer=ddp", "trainer.accelerator=cpu"],
     "gradients would be accumulated twice": ["memory=accumulate", "trainer.accumulate_grad_batches=2"],
     "each begin a run of their own": ["trainer.strategy=ddp_spawn"],
     "how they share the work": ["trainer.devices=2", "trainer.accelerator=cpu"],

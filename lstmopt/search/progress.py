@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -33,7 +34,7 @@ class Progress:
         directions: of the objectives, by name.
     """
 
-    def __init__(self, study: Study, directions: dict[str, str]) -> None:
+    def __init__(self, study: Study, directions: Mapping[str, str]) -> None:
         self.study, self.directions = study, directions
         self.console = Console(file=sys.stdout)
         self.began = time.monotonic()

@@ -27,6 +27,7 @@ from lstmopt.search.progress import Progress
 from lstmopt.search.study import Study
 from lstmopt.search.work import work
 from lstmopt.search.workers import supervise
+from lstmopt.tune import settle
 
 
 class Sweep:
@@ -53,10 +54,11 @@ class Sweep:
         parsed = OverridesParser.create(context.config_loader).parse_overrides(arguments)
         varied = [override for override in parsed if override.is_sweep_override()]
         self.fixed = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
-        own = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+        own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         self._refuse(targets.problems(own, self.fixed))
         self._refuse(check.problems(own) or compat.problems(own))
         self.space = self._space(parsed, varied)
+        self._refuse(settle.contradictions(own, [d.key for d in self.space.dimensions]))
         self.directions = directions(self.search.objectives, config.monitor, config.mode)
         self._refuse(self._combinations())
         self._try_one()
