@@ -2,9 +2,9 @@
 
     python scripts/check_ray.py [--trials 8] [--keep FOLDER]
 
-Starts a head with `ray start --head --num-cpus=2` on a free port, searches, kills the worker of a trial and the process of
-another, and compares what is left with `search=tpe`. Ends the head that it started, and with 1 where anything is wrong.
-Needs `pip install 'lstmopt[ray]'`.
+Starts a head with `ray start --head --num-cpus=2` on a free port, searches, kills a worker and the process of
+another trial, and compares what is left with `search=tpe`. Ends the head that it started, and with 1 where
+anything is wrong. Needs `pip install 'lstmopt[ray]'`.
 """
 
 import argparse
