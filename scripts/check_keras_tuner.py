@@ -47,8 +47,8 @@ def main():
             for trial in trials:
                 result = json.loads(Path(trial["run_dir"], "results.json").read_text())
                 epochs.append(result["epochs"])
-                value = result["best"] if trial["status"] == "completed" else None
-                if result["status"] != trial["status"] or value != trial["value"]:
+                same = trial["status"] == "pruned" or result["best"] == trial["value"]
+                if result["status"] != trial["status"] or not same:
                     wrong.append(f"trial {trial['number']} and its results.json differ")
             resumed = [t["number"] for t in trials if "going on" in Path(t["run_dir"], "output.log").read_text()]
             if oracle == "hyperband" and (epochs[:6] != [1, 1, 1, 3, 3, 3] or 3 not in resumed):

@@ -196,11 +196,7 @@ class Replay:
             bayesian = {"num_initial_points": sampler.num_initial_points, "alpha": sampler.alpha, "beta": sampler.beta}
             oracle = oracles.BayesianOptimizationOracle(max_trials=None, **bayesian, **common)
         elif sampler.oracle == "hyperband":
-            rounds = {
-                "max_epochs": sampler.max_epochs,
-                "factor": sampler.reduction_factor,
-                "hyperband_iterations": None,
-            }
+            rounds = {"max_epochs": sampler.max_epochs, "factor": sampler.reduction_factor}
             oracle = oracles.HyperbandOracle(hyperband_iterations=None, **rounds, **common)
         elif sampler.oracle == "random":
             oracle = oracles.RandomSearchOracle(max_trials=None, **common)
