@@ -2,12 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from lstmopt.conf_dir import conf_dir
 from lstmopt.distributed import ranks
 
 
@@ -298,15 +296,3 @@ RULES = [
 def problems(cfg: DictConfig) -> list[str]:
     """Every rule that holds, with what to type instead."""
     return [f"{rule.problem}\n  type {rule.instead}" for rule in RULES if rule.holds(cfg)]
-
-
-def shadowed(search_path: list[str]) -> list[str]:
-    """The user's own option files that a shipped file of the same name keeps from being read."""
-    shipped = Path(conf_dir())
-    found = []
-    for folder in {Path(path) for path in search_path} - {shipped}:
-        for file in sorted(folder.glob("**/*.yaml")):
-            name = file.relative_to(folder)
-            if (shipped / name).is_file():
-                found.append(f"{file} is not read: lstmopt ships {name}\n  rename it, as my_{name.name}")
-    return found

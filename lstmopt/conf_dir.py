@@ -14,3 +14,15 @@ def conf_dir() -> str:
         if (folder / "train.yaml").is_file():
             return str(folder)
     raise FileNotFoundError(f"no configuration files beside {package}: install lstmopt again")
+
+
+def shadowed(search_path: list[str]) -> list[str]:
+    """The user's own option files that a shipped file of the same name keeps from being read."""
+    shipped = Path(conf_dir())
+    found = []
+    for folder in {Path(path) for path in search_path} - {shipped}:
+        for file in sorted(folder.glob("**/*.yaml")):
+            name = file.relative_to(folder)
+            if (shipped / name).is_file():
+                found.append(f"{file} is not read: lstmopt ships {name}\n  rename it, as my_{name.name}")
+    return found

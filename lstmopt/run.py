@@ -16,6 +16,7 @@ from lstmopt import check, compat, results, resume, run_facts, run_folder, targe
 from lstmopt.build import Parts, build
 from lstmopt.callbacks.throughput import Throughput
 from lstmopt.checkpoint_file import read
+from lstmopt.conf_dir import shadowed
 from lstmopt.distributed import ranks
 from lstmopt.distributed.ddp import DDP
 from lstmopt.distributed.fsdp import FSDP
@@ -51,7 +52,7 @@ def run(cfg: DictConfig) -> float:
         if foreign:
             raise ConfigError("\n".join(foreign[:2]))
         search_path = [source.path for source in HydraConfig.get().runtime.config_sources if source.schema == "file"]
-        problems = compat.shadowed(search_path) + check.problems(cfg)
+        problems = shadowed(search_path) + check.problems(cfg)
         typed = [word.split("=")[0].lstrip("+~") for word in _overrides()]
         problems = problems or compat.problems(cfg) + settle.contradictions(cfg, typed)
         if problems:

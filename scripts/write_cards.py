@@ -101,7 +101,7 @@ def measured(group, option, results):
 def command(group, option):
     if group == "callbacks" and option not in ("default", "none"):
         return f"python train.py 'callbacks=[{option}]'"
-    return f"python train.py {group}={option}"
+    return f"python train.py {'-m ' if group == 'search' else ''}{group}={option}"
 
 
 def card(group, option, results):

@@ -16,6 +16,13 @@ import torch
 torch.set_num_threads(1)
 
 
+def pytest_runtest_setup(item):
+    from lstmopt.callbacks.amp import computes_in_bf16
+
+    if item.get_closest_marker("bf16") and not computes_in_bf16(torch.device("cpu")):
+        pytest.skip("this CPU has no bfloat16 arithmetic")
+
+
 def run_program(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
     """`lstmopt-train ARGUMENTS` in a forked child: a fresh program without the seconds that imports take."""
     import lstmopt.run  # noqa: F401  imported before the fork

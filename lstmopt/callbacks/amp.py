@@ -1,6 +1,5 @@
 """Automatic mixed precision."""
 
-import warnings
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -13,7 +12,8 @@ from lstmopt.errors import ConfigError
 class AMP(pl.Callback):
     """Compute in a short number format where it is safe; weights and optimizer stay in float32.
 
-    Lightning's own precision plugin, put in place in `setup`. With fp16 the loss scale is logged as
+    Lightning's own precision plugin, put in place in `setup`. On a CPU without arithmetic for bfloat16, where torch's
+    LSTM would break, the run stays in float32, and says so. With fp16 the loss scale is logged as
     `amp/loss_scale` every `log_every_n_steps` steps.
 
     Args:
@@ -42,9 +42,9 @@ class AMP(pl.Callback):
         device = trainer.strategy.root_device.type
         if device == "cpu" and self.precision == "16-mixed":
             raise ConfigError("fp16_mixed needs a GPU", "type precision=bf16_mixed")
-        fast = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        if device == "cpu" and not fast:
-            warnings.warn("this CPU has no bfloat16 arithmetic: bf16_mixed will be slow", stacklevel=2)
+        if device == "cpu" and not computes_in_bf16(trainer.strategy.root_device):
+            trainer.print("precision: 32-true (this CPU has no bfloat16 arithmetic, and torch no LSTM without it)")
+            return
         trainer.strategy.precision_plugin = MixedPrecision(self.precision, device)
 
     def on_train_batch_end(
@@ -55,3 +55,10 @@ class AMP(pl.Callback):
         if scaler is not None and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             for logger in trainer.loggers:
                 logger.log_metrics({"amp/loss_scale": scaler.get_scale()}, step=trainer.global_step)
+
+
+def computes_in_bf16(device: torch.device) -> bool:
+    """Whether the device has arithmetic for bfloat16."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()

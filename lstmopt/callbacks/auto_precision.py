@@ -9,7 +9,7 @@ import torch
 from lightning_fabric.utilities import move_data_to_device
 from pytorch_lightning.plugins import MixedPrecision
 
-from lstmopt.callbacks.amp import AMP
+from lstmopt.callbacks.amp import AMP, computes_in_bf16
 from lstmopt.data.datamodule import DataModule
 from lstmopt.module import LSTMModule
 
@@ -72,13 +72,6 @@ class AutoPrecision(AMP):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with it."""
         self.chosen = state_dict["chosen"]
-
-
-def computes_in_bf16(device: torch.device) -> bool:
-    """Whether the device has arithmetic for bfloat16."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def seconds(module: LSTMModule, batch: Any, device: torch.device) -> tuple[float, float]:

@@ -25,7 +25,10 @@ def trained(*overrides, folder="."):
     return found
 
 
-@pytest.mark.parametrize(("plain", "short", "precision"), [(1.0, 0.9, "bf16-mixed"), (1.0, 0.99, "32-true")])
+@pytest.mark.parametrize(
+    ("plain", "short", "precision"),
+    [pytest.param(1.0, 0.9, "bf16-mixed", marks=pytest.mark.bf16), (1.0, 0.99, "32-true")],
+)
 def test_the_faster_format_is_taken(plain, short, precision, monkeypatch, capsys):
     monkeypatch.setattr(auto_precision, "computes_in_bf16", lambda device: True)
     monkeypatch.setattr(auto_precision, "seconds", lambda *_: (plain, short))
@@ -38,6 +41,7 @@ def test_the_faster_format_is_taken(plain, short, precision, monkeypatch, capsys
         assert torch.equal(one, other)  # the trial left weights and random numbers alone
 
 
+@pytest.mark.bf16
 def test_the_trial_measures_and_leaves_no_gradient(monkeypatch):
     found = parts()
     batch = found.datamodule.splits["train"].batch(torch.arange(16))
@@ -54,6 +58,7 @@ def test_without_bf16_arithmetic_it_is_float32(monkeypatch, capsys):
     assert "no bfloat16 arithmetic" in capsys.readouterr().out
 
 
+@pytest.mark.bf16
 def test_a_resumed_run_keeps_the_choice(monkeypatch, tmp_path):
     monkeypatch.setattr(auto_precision, "computes_in_bf16", lambda device: True)
     module, run = fit(tmp_path, AutoPrecision(), module=Foreign())

@@ -42,6 +42,7 @@ def test_one_line_and_once(tmp_path, capsys):
     assert list(report.found) == ["lstm"]
 
 
+@pytest.mark.bf16
 def test_the_number_format_of_the_run(tmp_path, capsys):
     _, lines, _ = told(tmp_path, capsys, AMP("bf16-mixed"))
     assert lines == ["kernel of lstm: oneDNN (bfloat16 on a CPU)"]

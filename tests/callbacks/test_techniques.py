@@ -76,11 +76,22 @@ def test_clipping_twice_is_refused(tmp_path):
         fit(tmp_path, GradientNormClipping(), gradient_clip_val=1.0)
 
 
+@pytest.mark.bf16
 def test_amp_computes_in_bfloat16_and_keeps_float32_weights(tmp_path):
     module, run = fit(tmp_path, AMP("bf16-mixed"))
     assert module.dtypes == {torch.bfloat16}
     assert {p.dtype for p in module.parameters()} == {torch.float32}
     assert run.precision == "bf16-mixed"
+
+
+def test_without_bfloat16_arithmetic_amp_stays_in_float32_and_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    module, run = fit(tmp_path / "amp", AMP("bf16-mixed"))
+    assert module.dtypes == {torch.float32} and run.precision == "32-true"
+    assert "32-true (this CPU has no bfloat16 arithmetic" in capsys.readouterr().out
+    plain, _ = fit(tmp_path / "plain")
+    for one, other in zip(module.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_fp16_on_a_cpu_is_refused(tmp_path):

@@ -47,13 +47,15 @@ def test_command(command, program):
     (program.folder / "book.txt").write_text("It was a dark and stormy night. " * 300)
     np.savez(program.folder / "arrays.npz", x=np.random.rand(50, 9, 2), y=np.arange(50) % 2)
     asking = "--help" in words or "--cfg" in words
-    done = program(*words[len(start) :], *([] if asking else ["trainer.max_epochs=1"]))
+    searching = any(word.startswith("search=") for word in words)
+    fewer = ["search.n_trials=2"] if searching else []
+    done = program(*words[len(start) :], *([] if asking else ["trainer.max_epochs=1", *fewer]))
     assert done.returncode == 0, done.stderr
     if asking:
         assert "optimizer" in done.stdout
     else:
         found = list(program.folder.glob("**/results.json"))
-        assert len(found) == (6 if "-m" in words else 1)
+        assert len(found) == (2 if searching else 6 if "-m" in words else 1)
 
 
 def test_the_python_example_runs(tmp_path):
