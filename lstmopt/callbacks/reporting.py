@@ -28,12 +28,13 @@ class Reporting(pl.Callback):
 
     def __init__(self, channel: int | None = None, monitor: str = "val/loss") -> None:
         self.channel, self.monitor = channel, monitor
-        self._file: IO[str] | None = None
+        self._files: tuple[IO[str], IO[str]] | None = None  # two: one that does both drops what it has read ahead
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Open the channel."""
-        if self.channel is not None and self._file is None and trainer.is_global_zero:
-            self._file = socket.socket(fileno=self.channel).makefile("rw")
+        if self.channel is not None and self._files is None and trainer.is_global_zero:
+            end = socket.socket(fileno=self.channel)
+            self._files = end.makefile("r"), end.makefile("w")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tell and ask."""
@@ -41,16 +42,17 @@ class Reporting(pl.Callback):
         if self.channel is None or value is None:
             return
         epochs = trainer.current_epoch + 1
-        hopeless = self._file is not None and self._asked(epochs, float(value)) == "stop"
+        hopeless = self._files is not None and self._asked(epochs, float(value)) == "stop"
         if trainer.strategy.broadcast(hopeless):
             raise Pruned(f"given up after {epochs} epochs")
 
     def _asked(self, epochs: int, value: float) -> str:
-        assert self._file is not None
+        assert self._files is not None
+        answers, reports = self._files
         try:
-            self._file.write(json.dumps({"epochs": epochs, "value": value}) + "\n")
-            self._file.flush()
-            answer = self._file.readline().strip()
+            reports.write(json.dumps({"epochs": epochs, "value": value}) + "\n")
+            reports.flush()
+            answer = answers.readline().strip()
         except OSError:
             answer = ""
         if not answer:

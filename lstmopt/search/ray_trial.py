@@ -85,13 +85,13 @@ class RayTrial(tune.Trainable):
                 preexec_fn=end_with_the_parent,
             )
         other.close()
-        self.reports = mine.makefile("rw")
+        self.reports, self.answers = mine.makefile("r"), mine.makefile("w")
         mine.close()
 
     def _answer(self, word: str) -> None:
         try:
-            self.reports.write(word + "\n")
-            self.reports.flush()
+            self.answers.write(word + "\n")
+            self.answers.flush()
         except OSError:
             pass  # it has ended
 

@@ -116,6 +116,7 @@ def test_json_lines_of_reporting(tmp_path):
     data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.ones(2, 1)))
     mine, other = socket.socketpair()
     mine.sendall(b"go\nstop\n")
+    mine.settimeout(60)
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
     trainer = pl.Trainer(max_epochs=5, default_root_dir=tmp_path, callbacks=[Reporting(other.detach())], **quiet)
     with pytest.raises(Pruned, match="after 2 epochs"):

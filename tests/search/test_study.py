@@ -115,7 +115,7 @@ def test_a_trial_of_another_machine_is_taken_when_its_heartbeat_stays_away(tmp_p
     for _ in range(8):  # it is heard
         assert here.take() is None
         time.sleep(0.1)
-    there._stop_beating()
+    there._stop_beating(trial)
     began = time.monotonic()
     while (taken := here.take()) is None and time.monotonic() < began + 10:
         time.sleep(0.05)
