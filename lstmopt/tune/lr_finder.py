@@ -1,6 +1,5 @@
-"""The learning rate that range tests and short trainings suggest for a config."""
+"""The learning rate that range tests suggest for a config."""
 
-import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -8,17 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from omegaconf import DictConfig
 
-from lstmopt.tune.climb import climb
 from lstmopt.tune.range_test import RangeTest
 from lstmopt.tune.short_run import short_run
-from lstmopt.tune.valley import Valley, refusal, valley
+from lstmopt.tune.valley import Valley, valley
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SEEDS = 3  # of range tests
-STEPS = 140  # of a short training
-LAST = 30  # of them, whose losses count
+SEEDS = 3
 
 
 @dataclass(frozen=True)
@@ -29,23 +25,17 @@ class FoundRate:
         lr: the suggested rate, of two digits.
         curves: (rates, losses) of each seed.
         valley: the smoothed median and where it falls.
-        scores: by rate the last losses of short trainings, mean of two seeds.
         seconds: that it took.
     """
 
     lr: float
     curves: list[tuple[list[float], list[float]]]
     valley: Valley
-    scores: dict[float, float]
     seconds: float
 
 
 def find_lr(cfg: DictConfig, seeds: int = SEEDS) -> FoundRate:
     """Range tests with the config's data, model, optimizer, clipping, precision and memory option, from fresh weights.
-
-    A range test uses each rate for one step, and cannot say what many steps with it come to. So the rate that it
-    suggests is compared with rates beside it, in trainings of 140 steps from the same two weights and batch orders,
-    and the way goes on to the one whose last 30 losses are the least.
 
     Weights and batch orders are of other seeds than the run's own. Nothing of the tests is kept but the rate.
 
@@ -64,21 +54,7 @@ def find_lr(cfg: DictConfig, seeds: int = SEEDS) -> FoundRate:
         datamodule = short_run(cfg, test, test.steps, (cfg.seed + 7919 * (k + 1)) % 2**32, datamodule)
         curves.append((test.rates[: len(test.losses)], test.losses))
     found = valley(curves)
-
-    def last_losses(rate: float) -> float:
-        means = []
-        for k in range(2):
-            test = RangeTest(low=rate, high=rate, steps=STEPS, limit=None)
-            short_run(cfg, test, STEPS, (cfg.seed + 104729 * (k + 1)) % 2**32, datamodule)
-            means.append(float(np.mean(test.losses[-LAST:])) if len(test.losses) == STEPS else math.inf)
-        mean = sum(means) / 2
-        return mean if math.isfinite(mean) else math.inf
-
-    scores = climb(last_losses, found.rate)
-    best = min(scores, key=scores.__getitem__)
-    if not math.isfinite(scores[best]):
-        raise refusal(f"the loss is NaN or infinite within {STEPS} steps at rates from {min(scores):.1e}")
-    return FoundRate(float(f"{best:.1e}"), curves, found, scores, time.monotonic() - began)
+    return FoundRate(float(f"{found.rate:.1e}"), curves, found, time.monotonic() - began)
 
 
 def picture(found: FoundRate) -> "Figure":

@@ -60,8 +60,7 @@ def _find(cfg: DictConfig, key: str) -> tuple[Any, str, "Figure"]:
 
         rate = lr_finder.find_lr(cfg)
         steps = sum(len(losses) for _, losses in rate.curves)
-        how = f"{len(rate.curves)} range tests, {steps} steps; {len(rate.scores)} rates in short trainings"
-        return rate.lr, f"{how}; {rate.seconds:.1f} s", lr_finder.picture(rate)
+        return rate.lr, f"{len(rate.curves)} range tests, {steps} steps, {rate.seconds:.1f} s", lr_finder.picture(rate)
     from lstmopt.tune import batch_size_finder
 
     mode = cfg.tune.batch_size_mode

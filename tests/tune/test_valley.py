@@ -82,6 +82,6 @@ def test_it_refuses_instead_of_guessing(why):
 def test_the_picture_shows_curves_median_and_rate():
     curves = [quadratic(1.0, seed) for seed in range(3)]
     found = valley(curves)
-    (axes,) = picture(FoundRate(found.rate, curves, found, {found.rate: 1.0}, 1.0)).axes
+    (axes,) = picture(FoundRate(found.rate, curves, found, 1.0)).axes
     assert len(axes.lines) == 6  # three seeds, the median, its fall, the rate
     assert axes.lines[-1].get_xdata()[0] == found.rate
