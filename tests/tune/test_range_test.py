@@ -125,7 +125,16 @@ def test_optimizers_are_found():
     assert len(OPTIMIZERS) >= 21
 
 
-def test_clipping_precision_and_accumulation_are_in_force():
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["callbacks.gradient_clip.max_norm=0.01"],
+        pytest.param(["gradient_clip=none", "precision=bf16_mixed"], marks=pytest.mark.bf16),
+        ["gradient_clip=none", "memory=accumulate"],
+    ],
+    ids=["clipping", "precision", "accumulation"],
+)
+def test_the_options_of_the_run_are_in_force(words):
     def weights(*overrides):
         test = Constant(1e-2, 1e-2, 6, limit=None)
         short_run(composed("optimizer=sgd", "model.hidden_size=16", *overrides), test, 6, seed=0)
@@ -133,12 +142,7 @@ def test_clipping_precision_and_accumulation_are_in_force():
 
     plain = weights("gradient_clip=none")
     assert torch.equal(plain, weights("gradient_clip=none"))
-    for words in (
-        ["callbacks.gradient_clip.max_norm=0.01"],
-        ["gradient_clip=none", "precision=bf16_mixed"],
-        ["gradient_clip=none", "memory=accumulate"],
-    ):
-        assert not torch.equal(plain, weights(*words)), words
+    assert not torch.equal(plain, weights(*words))
 
 
 def test_schedules_loggers_and_checkpoints_take_no_part(tmp_path, monkeypatch):
