@@ -49,7 +49,10 @@ VARIANTS = {
 
 
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant",
+    [pytest.param(name, marks=pytest.mark.bf16) if name == "bfloat16 autocast" else name for name in VARIANTS],
+)
 def test_kernel_is_the_one_that_torch_records(variant):
     make, change, context, words = VARIANTS[variant]
     layer, x = make(), torch.randn(4, 5, 8)

@@ -129,6 +129,7 @@ def test_dropout_between_layers_is_that_of_the_plain_call():
     torch.testing.assert_close(lstm(x, None, LENGTHS)[0][1], lstm(x)[0][1], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.bf16
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_bf16_autocast_stays_fused_and_close(bidirectional):
     lstm, x = PaddedLSTM(F, H, 2, batch_first=True, bidirectional=bidirectional), torch.randn(B, T, F)
