@@ -19,7 +19,7 @@ AT_LEAST = {
     "model": 8,
     "profiler": 6,
     "loader": 5,
-    "trainer": 4,
+    "trainer": 7,
     "logger": 3,
 }
 BOUND = 0.0176
@@ -36,6 +36,8 @@ REFUSED = {
     "memory=tbptt": "one label per sequence",
     "trainer=gpu": "no GPU",
     "trainer=gpu_graph": "no GPU",
+    "trainer=fsdp": "no GPU",
+    "trainer=slurm": "srun started in a batch job",
 }
 FOUND = {group: sorted(file.stem for file in Path(conf_dir(), group).glob("*.yaml")) for group in AT_LEAST}
 
