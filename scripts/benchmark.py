@@ -69,7 +69,8 @@ def machine():
 
 def measured(name, options):
     """The rows that a script gives; a script that fails is told as such."""
-    command = [sys.executable, str(FOLDER / f"{name}.py"), "--repeats", str(options.repeats)]
+    command = [sys.executable, str(FOLDER / f"{name}.py")]
+    command += ["--repeats", str(options.repeats)] if options.repeats else []
     if name == "throughput":
         command += ["--data-root", options.data_root]
     print(f"== {name}", file=sys.stderr, flush=True)
@@ -94,7 +95,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", required=True, help="folder that holds ett/ETTh1.csv")
     parser.add_argument("--rows", nargs="+", default=ROWS, choices=ROWS)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, help="of every row, instead of what each has by default")
     parser.add_argument("--write", type=Path, help="a page whose part after the mark is replaced")
     parser.add_argument("--json", type=Path, help="where the figures go as JSON")
     options = parser.parse_args()

@@ -24,7 +24,7 @@ SIZES = {
     "H=256": (256, 96, 1),
     "2xH=128": (128, 96, 2),
 }
-SKIP, STEPS = 30, 20
+SKIP, STEPS = 30, 100
 
 
 class Done(Exception):
