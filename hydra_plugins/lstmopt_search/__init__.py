@@ -1,10 +1,15 @@
 """Where Hydra looks for sweepers. Every Hydra program in the environment imports this: nothing heavy here."""
 
+from typing import TYPE_CHECKING
+
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
+
+if TYPE_CHECKING:
+    from lstmopt.search.sweep import Sweep
 
 
 class SearchSweeper(Sweeper):
@@ -16,18 +21,35 @@ class SearchSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the search."""
+        from lstmopt.search.sweep import Sweep
+
+        self.run(Sweep, arguments)
+
+    def run(self, kind: type["Sweep"], arguments: list[str]) -> None:
+        """Run a search of this kind."""
         from lstmopt.search.sweep import run
 
         assert self.config is not None and self.hydra_context is not None and self.task_function is not None
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=self.hydra_context, task_function=self.task_function, config=self.config
         )
-        run(self.config, self.hydra_context, launcher, arguments)
+        run(kind(self.config, self.hydra_context, arguments), launcher)
 
 
-ConfigStore.instance().store(
-    group="hydra/sweeper",
-    name="lstmopt",
-    node={"_target_": "hydra_plugins.lstmopt_search.SearchSweeper"},
-    provider="lstmopt",
-)
+class CompareSweeper(SearchSweeper):
+    """`search=compare`: hands over to `lstmopt.compare`."""
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Run the comparison."""
+        from lstmopt.compare.variants import Variants
+
+        self.run(Variants, arguments)
+
+
+for name, sweeper in (("lstmopt", SearchSweeper), ("lstmopt_compare", CompareSweeper)):
+    ConfigStore.instance().store(
+        group="hydra/sweeper",
+        name=name,
+        node={"_target_": f"hydra_plugins.lstmopt_search.{sweeper.__name__}"},
+        provider="lstmopt",
+    )

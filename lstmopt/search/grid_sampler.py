@@ -4,14 +4,14 @@ from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from lstmopt.search.by_name import ByName
 from lstmopt.search.space import Space
 
 
-class GridSampler(BaseSampler):
+class GridSampler(ByName):
     """The points of a grid, each once, however many processes work at it: a trial's number is a point's number.
 
     `optuna.samplers.GridSampler` looks for points that are left, may give one to two processes, and has no conditions.
@@ -34,16 +34,6 @@ class GridSampler(BaseSampler):
         assert self.space is not None
         found = self.space.points(self.points_per_range)
         return [found[index] for index in np.random.default_rng(self.seed).permutation(len(found))]
-
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Nothing: every value is given by name."""
-        return {}
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """Nothing."""
-        return {}
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from lstmopt.callbacks.last_checkpoint import NAME
 from lstmopt.errors import ConfigError
+from lstmopt.search.by_name import ByName
 from lstmopt.search.space import Dimension, Space
 
 INSTALL = "type pip install 'lstmopt[keras]'"
@@ -29,7 +29,7 @@ class Exhausted(Exception):
     """There is nothing left to propose."""
 
 
-class KerasTuner(BaseSampler):
+class KerasTuner(ByName):
     """Asks one of Keras Tuner's oracles for the values of a trial.
 
     The study is the record: an oracle is made anew for each proposal and told all trials in the order in which they
@@ -73,16 +73,6 @@ class KerasTuner(BaseSampler):
         self.space: Space | None = None
         self.folder: Path | None = None
         self._proposed: dict[int, dict[str, Any]] = {}
-
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Nothing: every value is given by name."""
-        return {}
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """Nothing."""
-        return {}
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution

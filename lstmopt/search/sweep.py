@@ -105,9 +105,20 @@ class Sweep:
         for dimension in self.space.dimensions:
             if dimension.exists(self.space.fixed | chosen):
                 chosen[dimension.key] = space.values(dimension.distribution, 2)[0]
-        words = [space.override(key, value) for key, value in chosen.items()]
+        self.composed(self.words(chosen))
+
+    def words(self, values: dict[str, Any]) -> list[str]:
+        """What is typed for a point of the space."""
+        return [space.override(key, value) for key, value in values.items()]
+
+    def composed(self, words: list[str]) -> DictConfig:
+        """The config of a trial.
+
+        Raises:
+            ConfigError: a key or an option does not exist.
+        """
         try:
-            self.context.config_loader.load_sweep_config(self.config, [*self.fixed, *words])
+            return self.context.config_loader.load_sweep_config(self.config, [*self.fixed, *words])
         except (HydraException, OmegaConfBaseException) as error:
             told = explain(error, [*sys.argv[1:], *words])
             if told is None:
@@ -166,7 +177,7 @@ class Sweep:
 
     def overrides(self, trial_number: int, values: dict[str, Any]) -> list[list[str]]:
         """What each job of a trial is started with: one, or one for each seed."""
-        common = [*self.fixed, *(space.override(key, value) for key, value in values.items())]
+        common = [*self.fixed, *self.words(values)]
         common += [f"search.study={self.search.study}", f"hydra.sweep.dir={self.folder}"]
         if not self.search.storage:
             common.append(f'search.storage="{self.storage}"')
@@ -190,15 +201,19 @@ class Sweep:
         folder = self.folder / str(trial_number)
         return folder / str(k) if self.search.seeds_per_trial > 1 else folder
 
+    def report(self, study: Study) -> None:
+        """Write and show what was found."""
+        report.write(study, self)
 
-def run(config: DictConfig, context: HydraContext, launcher: Launcher, arguments: list[str]) -> None:
+
+def run(sweep: Sweep, launcher: Launcher) -> None:
     """Work until all trials have ended, then report.
 
     Raises:
-        ConfigError: what was typed cannot work, or more trials failed than `search.max_failure_rate`.
+        ConfigError: more trials failed than `search.max_failure_rate`.
         Interrupted: a signal asked for the end.
     """
-    sweep = Sweep(config, context, arguments)
+    config = sweep.config
     cluster = make(config.search.cluster) if config.search.cluster else None
     study = sweep.study()
     deadline = time.monotonic() + (config.search.timeout or math.inf)
@@ -210,7 +225,7 @@ def run(config: DictConfig, context: HydraContext, launcher: Launcher, arguments
         else:
             work(study, sweep, launcher, deadline, progress)
     if config.search.report:
-        report.write(study, sweep)
+        sweep.report(study)
     failed = [trial for trial in study.trials() if trial.state == TrialState.FAIL]
     if len(failed) > config.search.max_failure_rate * study.n_trials:
         reasons = "; ".join(dict.fromkeys(trial.user_attrs.get("reason", "") for trial in failed))

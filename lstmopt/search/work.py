@@ -10,7 +10,6 @@ from optuna.trial import Trial, TrialState
 
 from lstmopt.errors import Interrupted
 from lstmopt.launched import BASIC
-from lstmopt.search import space
 from lstmopt.search.keras_tuner import Exhausted, KerasTuner
 from lstmopt.search.launching import launched, wait_for
 from lstmopt.search.objectives import Outcome, outcome
@@ -51,7 +50,7 @@ def _launch(study: Study, sweep: "Sweep", launcher: Launcher, batch: list[Trial]
         sampler = trial.study.sampler
         words = sampler.words(trial) if isinstance(sampler, KerasTuner) else []
         jobs[trial.number] = [[*job, *words] for job in sweep.overrides(trial.number, values)]
-        trial.set_user_attr("overrides", [*(space.override(key, value) for key, value in values.items()), *words])
+        trial.set_user_attr("overrides", [*sweep.words(values), *words])
     ended: dict[int, list[Outcome]] = {trial.number: [] for trial in batch}
     lost: set[int] = set()
     try:

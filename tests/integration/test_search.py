@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from lstmopt.conf_dir import conf_dir
 
 SMALL = ["trainer.max_epochs=3", "trainer.limit_train_batches=3", "callbacks.picture=null", "logger=none"]
-OTHERS = ("none", "ray_tune", "keras_tuner")  # no sampler of Optuna; they have tests of their own
+OTHERS = ("none", "ray_tune", "keras_tuner", "compare")  # no sampler of Optuna; they have tests of their own
 ENGINES = [file.stem for file in sorted(Path(conf_dir(), "search").glob("*.yaml")) if file.stem not in OTHERS]
 PRUNERS = [file.stem for file in sorted(Path(conf_dir(), "search", "pruner").glob("*.yaml"))]
 
@@ -30,7 +30,7 @@ def swept(program, *words, study="s"):
 
 def test_engines_and_pruners_are_found():
     assert set(ENGINES) >= {"grid", "random", "tpe", "gp", "cmaes", "qmc", "nsga2"}
-    assert set(PRUNERS) == {"none", "median", "asha", "hyperband", "wilcoxon"}
+    assert set(PRUNERS) == {"none", "median", "asha", "hyperband", "wilcoxon", "arm"}
 
 
 @pytest.mark.parametrize("pruner", ["none", "asha"])

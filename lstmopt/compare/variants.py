@@ -1,0 +1,80 @@
+"""A comparison as a search over its variants."""
+
+import shlex
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+from omegaconf import OmegaConf
+from optuna.distributions import CategoricalDistribution
+
+from lstmopt import check, compat, targets
+from lstmopt.compare.variant_sampler import KEY
+from lstmopt.errors import ConfigError
+from lstmopt.search.space import Dimension, Space
+from lstmopt.search.study import Study
+from lstmopt.search.sweep import Sweep
+
+
+class Variants(Sweep):
+    """The base and its variants, each with the same seeds, hence the same weights and batches where shapes agree.
+
+    Raises:
+        ConfigError: all variants that cannot work, before any run.
+    """
+
+    by_seeds = True
+
+    def _space(self, parsed: list[Override], varied: list[Override]) -> Space:
+        """One dimension: which variant."""
+        if varied:
+            raise ConfigError(
+                f"a comparison varies nothing but its variants, and {varied[0].input_line} has several values",
+                f"type --variants {' '.join(self._one_each(varied[0]))}",
+            )
+        variants = self.sampler(0).variants
+        if len(variants) < 2:
+            raise ConfigError("there is nothing to compare", "type lstmopt-compare --variants optimizer=rmsprop ...")
+        return Space([Dimension(KEY, CategoricalDistribution(tuple(variants)))])
+
+    @staticmethod
+    def _one_each(override: Override) -> list[str]:
+        key = override.get_key_element()
+        if not override.is_choice_sweep() and not override.is_range_sweep():
+            return [f"{key}=..."]
+        return [f"{key}={Override._get_value_element_as_str(value)}" for value in override.sweep_iterator()]
+
+    def _combinations(self) -> list[str]:
+        found = super()._combinations()
+        if len(self.directions) > 1:
+            found.append("a comparison looks at one metric\n  leave search.objectives out, or name one")
+        return found
+
+    def words(self, values: dict[str, Any]) -> list[str]:
+        """What is typed for a variant."""
+        return shlex.split(values[KEY])
+
+    def _try_one(self) -> None:
+        """Compose all of them, and check each as a run would be checked."""
+        problems = []
+        for variant in self.sampler(0).variants:
+            try:
+                words = self.words({KEY: variant})
+                config = self.composed(words)
+                own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+                found = targets.problems(own, [*self.fixed, *words]) or check.problems(own) or compat.problems(own)
+            except (ConfigError, ValueError) as error:
+                found = [str(error)]
+            problems += [f"{variant or 'the base'}: {problem}" for problem in found]
+        self._refuse(list(dict.fromkeys(problems)))
+
+    def label(self, number: int) -> str:
+        """A variant by its name in tables."""
+        return self.sampler(0).variants[number] or "base"
+
+    def report(self, study: Study) -> None:
+        """Statistics, `compare.json`, `report.html`, and what TensorBoard shows."""
+        from lstmopt.compare import report
+
+        report.write(study, self)
+
+

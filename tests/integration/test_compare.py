@@ -1,0 +1,88 @@
+"""Comparisons through the whole program."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SMALL = ["trainer.max_epochs=3", "trainer.limit_train_batches=4", "callbacks.picture=null", "model.hidden_size=8"]
+VARIANTS = ["optimizer.lr=1e-6", "optimizer=rmsprop optimizer.lr=0.01", "optimizer.lr=0.003"]
+
+
+def compare(folder, *words, **options):
+    command = [sys.executable, str(ROOT / "scripts" / "compare.py"), *SMALL, "search.study=c", *words]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+def compared(folder, *words):
+    process = compare(folder, *words)
+    out, err = process.communicate()
+    return process.returncode, out, err
+
+
+def test_a_comparison_from_the_command_to_its_report(tmp_path):
+    code, out, err = compared(tmp_path, "--variants", *VARIANTS, "--seeds", "8")
+    assert code == 0, err
+    folder = tmp_path / "multirun" / "c"
+    found = json.loads((folder / "compare.json").read_text())
+    arms = {one["variant"]: one for one in found["arms"]}
+    assert list(arms) == ["base", *VARIANTS] and found["seeds"] == list(range(8))
+    assert arms["optimizer.lr=1e-6"]["verdict"] == "worse"
+    assert "given up after 7 seeds" in arms["optimizer.lr=1e-6"]["reason"] and arms["optimizer.lr=1e-6"]["seeds"] == 7
+    for number, one in enumerate(found["arms"]):
+        results = [json.loads((folder / str(number) / str(k) / "results.json").read_text()) for k in range(one["seeds"])]
+        assert one["values"] == [result["best"] for result in results]
+        assert [result["seed"] for result in results] == list(range(one["seeds"]))
+    assert arms["optimizer.lr=1e-6"]["time_to_base"] is None and arms["optimizer.lr=0.003"]["time_to_base"] > 0
+    page = (folder / "report.html").read_text()
+    assert len(re.findall('<img alt="(?:effects|curves)"', page)) == 2 and "http" not in page.split("<style>")[1]
+    assert all(variant in page for variant in VARIANTS) and "optimizer=rmsprop" in out
+    assert list((folder / "comparison").glob("events.*"))
+    again = compared(tmp_path, "--variants", *VARIANTS, "--seeds", "8")
+    assert again[0] == 0 and json.loads((folder / "compare.json").read_text())["arms"] == found["arms"]
+
+
+def test_the_same_twice_is_no_difference_and_batches_are_the_same(tmp_path):
+    code, _, err = compared(tmp_path, "--variants", "optimizer.lr=0.001", "--seeds", "6", "--jobs", "2")
+    assert code == 0, err
+    base, same = json.loads((tmp_path / "multirun" / "c" / "compare.json").read_text())["arms"]
+    assert base["values"] == same["values"] and same["verdict"] == "no difference shown" and same["p"] == 1.0
+
+
+def test_killed_and_begun_again_no_run_is_repeated(tmp_path):
+    words = ["--variants", *VARIANTS[1:], "--seeds", "6"]
+    process = compare(tmp_path, *words, start_new_session=True)
+    folder = tmp_path / "multirun" / "c"
+    began = time.monotonic()
+    while len(list(folder.glob("*/*/results.json"))) < 5 and time.monotonic() - began < 120:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*/*/results.json")}
+    assert 5 <= len(before) < 18
+    code, _, err = compared(tmp_path, *words)
+    assert code == 0, err
+    after = {path: path.stat().st_mtime_ns for path in folder.glob("*/*/results.json")}
+    assert len(after) == 18 and all(after[path] == moment for path, moment in before.items())
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--variants", "optimizer=rmsprob", "optimizer.learning_rate=1"], ["rmsprob", "learning_rate"]),
+        (["--variants", "precision=fp16_mixed", "gradient_clip=none"], ["precision=fp16_mixed", "GPU"]),
+        (["optimizer=adam,sgd", "--variants", "gradient_clip=none"], ["--variants optimizer=adam optimizer=sgd"]),
+        (["--variants", "gradient_clip=none", "--seeds", "3"], ["seeds_per_trial=5"]),
+    ],
+)
+def test_what_cannot_work_is_told_before_any_run(words, told, program):
+    code, out, err = compared(program.folder, *words)
+    assert code == 2 and all(word in err for word in told), err
+    assert "Traceback" not in err and not (program.folder / "multirun").exists()
