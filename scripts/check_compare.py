@@ -21,12 +21,10 @@ from pathlib import Path
 import numpy as np
 import optuna
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
 from lstmopt.compare.arm_pruner import ArmPruner
 from lstmopt.compare.statistics import Effect, holm, paired_effect, shown_from, verdict
 
+ROOT = Path(__file__).resolve().parents[1]
 MARK = "<!-- check_compare -->"
 
 
@@ -65,6 +63,10 @@ def verdicts(values, options, effect, rng):
     return found
 
 
+def told(held):
+    return "holds" if held else "**missed**"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=96)
@@ -81,15 +83,19 @@ def main():
     worse = verdicts(values, options, planted, rng).count("worse") / options.comparisons
     rate = len(false) / options.comparisons
     bar = 0.8 - 2 * math.sqrt(0.8 * 0.2 / options.comparisons)
-    text = f"""{date.today()}, `scripts/check_compare.py`: {options.runs} runs of co2 of 3 epochs, from which {options.comparisons}
-comparisons of {options.seeds} seeds are drawn.
-
-| what | figure | bar | |
-|---|---|---|---|
-| the same config twice: a difference is said | {rate:.1%} | at most 5 % | {"holds" if rate <= 0.05 else "**missed**"} |
-| an effect of {planted / values.mean():.1%}, better: is found | {better:.1%} | 80 % (stated), {bar:.1%} with chance | {"holds" if better >= bar else "**missed**"} |
-| the same, worse: is found | {worse:.1%} | 80 % (stated), {bar:.1%} with chance | {"holds" if worse >= bar else "**missed**"} |
-"""
+    stated = f"80 % (stated), {bar:.1%} with chance"
+    lines = [
+        f"{date.today()}, `scripts/check_compare.py`: {options.runs} runs of co2 of 3 epochs, from which",
+        f"{options.comparisons} comparisons of {options.seeds} seeds are drawn.",
+        "",
+        "| what | figure | bar | |",
+        "|---|---|---|---|",
+        f"| the same config twice: a difference is said | {rate:.1%} | at most 5 % | {told(rate <= 0.05)} |",
+        f"| an effect of {planted / values.mean():.1%}, better: is found | {better:.1%} | {stated} | {told(better >= bar)} |",
+        f"| the same, worse: is found | {worse:.1%} | {stated} | {told(worse >= bar)} |",
+        "",
+    ]
+    text = "\n".join(lines)
     print(text)
     if options.write:
         page = options.write.read_text()

@@ -172,9 +172,10 @@ def show(found: dict[str, Any], folder: Path) -> None:
         table.add_row(*cells, style={"better": "green", "worse": "red", "failed": "red"}.get(one["verdict"], ""))
     console = Console()
     console.print(table)
+    wanted = "less" if found["mode"] == "min" else "more"
     console.print(
-        f"effect: mean paired difference in parts of the base's mean, {'less' if found['mode'] == 'min' else 'more'} is "
-        f"better; p of the permutation test after Holm; at least {least} seeds can show a difference",
+        f"effect: mean paired difference in parts of the base's mean, {wanted} is better; p of the permutation test "
+        f"after Holm; at least {least} seeds can show a difference",
         highlight=False,
     )
     console.print(f"compare.json and report.html are in {folder}", highlight=False, soft_wrap=True)

@@ -76,5 +76,3 @@ class Variants(Sweep):
         from lstmopt.compare import report
 
         report.write(study, self)
-
-

@@ -37,7 +37,9 @@ def test_a_comparison_from_the_command_to_its_report(tmp_path):
     assert arms["optimizer.lr=1e-6"]["verdict"] == "worse"
     assert "given up after 7 seeds" in arms["optimizer.lr=1e-6"]["reason"] and arms["optimizer.lr=1e-6"]["seeds"] == 7
     for number, one in enumerate(found["arms"]):
-        results = [json.loads((folder / str(number) / str(k) / "results.json").read_text()) for k in range(one["seeds"])]
+        results = [
+            json.loads((folder / str(number) / str(k) / "results.json").read_text()) for k in range(one["seeds"])
+        ]
         assert one["values"] == [result["best"] for result in results]
         assert [result["seed"] for result in results] == list(range(one["seeds"]))
     assert arms["optimizer.lr=1e-6"]["time_to_base"] is None and arms["optimizer.lr=0.003"]["time_to_base"] > 0

@@ -117,30 +117,26 @@ def covering_rows(choices, refused, draw):
     return rows
 
 
-@pytest.fixture(scope="module")
-def matrix(tmp_path_factory):
-    """The options of each group, the refused pairs with their reasons, and what composes a row."""
-    data = data_of(tmp_path_factory.mktemp("data"))
-    choices = {group: options(group) for group in GROUPS}
+def refused_pairs(choices, data):
+    """The pairs that the table of combinations refuses, with its reasons."""
     refused = {}
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
-        alone = {(g, a): composed({g: a}, data) for g in GROUPS for a in choices[g]}
-        assert not [problem for cfg in alone.values() for problem in check.problems(cfg)]
-        base = plain(composed({}, data))
-        for g, h in itertools.combinations(GROUPS, 2):
-            for a, b in itertools.product(choices[g], choices[h]):
-                if {g, h} == {"optimizer", "gradient_clip"}:  # some optimizers bring their clipping along
-                    cfg = composed({g: a, h: b}, data)
-                else:
-                    cfg = OmegaConf.create(both(base, plain(alone[g, a]), plain(alone[h, b])))
-                problems = compat.problems(cfg)
-                if problems:
-                    refused[frozenset(((g, a), (h, b)))] = problems
-        yield choices, refused, data
+    alone = {(g, a): composed({g: a}, data) for g in GROUPS for a in choices[g]}
+    assert not [problem for cfg in alone.values() for problem in check.problems(cfg)]
+    base = plain(composed({}, data))
+    for g, h in itertools.combinations(GROUPS, 2):
+        for a, b in itertools.product(choices[g], choices[h]):
+            if {g, h} == {"optimizer", "gradient_clip"}:  # some optimizers bring their clipping along
+                cfg = composed({g: a, h: b}, data)
+            else:
+                cfg = OmegaConf.create(both(base, plain(alone[g, a]), plain(alone[h, b])))
+            problems = compat.problems(cfg)
+            if problems:
+                refused[frozenset(((g, a), (h, b)))] = problems
+    return refused
 
 
-def test_refusals_say_why_and_what_to_type(matrix):
-    choices, refused, _ = matrix
+def reasons_hold(choices, refused):
+    """Every refusal says why and what to type, and they are the exception."""
     assert sum(map(len, choices.values())) > 35
     for pair, problems in refused.items():
         for problem in problems:
@@ -149,8 +145,16 @@ def test_refusals_say_why_and_what_to_type(matrix):
     assert len(refused) < 0.4 * sum(len(choices[g]) * len(choices[h]) for g, h in itertools.combinations(GROUPS, 2))
 
 
-def test_every_pair_trains_or_is_refused(matrix, tmp_path):
-    choices, refused, data = matrix
+@pytest.fixture
+def configs():
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        yield
+
+
+def test_every_pair_trains_or_is_refused(configs, tmp_path):
+    choices, data = {group: options(group) for group in GROUPS}, data_of(tmp_path)
+    refused = refused_pairs(choices, data)
+    reasons_hold(choices, refused)
     rows = covering_rows(choices, set(refused), random.Random(0))
     failures = []
     for row in rows:
