@@ -84,6 +84,7 @@ def main():
     rate = len(false) / options.comparisons
     bar = 0.8 - 2 * math.sqrt(0.8 * 0.2 / options.comparisons)
     stated = f"80 % (stated), {bar:.1%} with chance"
+    size = f"{planted / values.mean():.1%}"
     lines = [
         f"{date.today()}, `scripts/check_compare.py`: {options.runs} runs of co2 of 3 epochs, from which",
         f"{options.comparisons} comparisons of {options.seeds} seeds are drawn.",
@@ -91,7 +92,7 @@ def main():
         "| what | figure | bar | |",
         "|---|---|---|---|",
         f"| the same config twice: a difference is said | {rate:.1%} | at most 5 % | {told(rate <= 0.05)} |",
-        f"| an effect of {planted / values.mean():.1%}, better: is found | {better:.1%} | {stated} | {told(better >= bar)} |",
+        f"| an effect of {size}, better: is found | {better:.1%} | {stated} | {told(better >= bar)} |",
         f"| the same, worse: is found | {worse:.1%} | {stated} | {told(worse >= bar)} |",
         "",
     ]
