@@ -2,9 +2,9 @@
 
     python scripts/nanogpt.py --path DIR/tinyshakespeare/input.txt [--threads 2]
 
-Its README's numbers: 4 layers, 4 heads, 128 wide, 64 characters of context, batches of 12, 2000 steps, no dropout; AdamW
-at 1e-3 (betas 0.9 and 0.99, decay 0.1 of matrices), warm-up of 100 steps, cosine to 1e-4, clipping at 1. The first 90 % of
-the text train, the rest validates. Prints the seconds of training and the validation loss over all of it.
+Its README's numbers: 4 layers, 4 heads, 128 wide, 64 characters of context, batches of 12, 2000 steps, no dropout;
+AdamW at 1e-3 (betas 0.9 and 0.99, decay 0.1 of matrices), warm-up of 100 steps, cosine to 1e-4, clipping at 1. The
+first 90 % of the text train, the rest validates. Prints the seconds of training and the loss on all of the latter.
 """
 
 import argparse

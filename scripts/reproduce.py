@@ -4,8 +4,8 @@
 
 Each is `python train.py experiment=NAME seed=K` and where the data are, nothing else: the model is the one of the best
 validation, and the test set is read once, after the training. Runs lie in `--folder` (reproduced/), and those that are
-complete there are not repeated. DIR holds ett/, mnist/, polymusic/, tinyshakespeare/, ucr/; an experiment whose data are
-missing is left out and said to be.
+complete there are not repeated. DIR holds ett/, mnist/, polymusic/, tinyshakespeare/ and ucr/; an experiment whose data
+are missing is left out and said to be.
 """
 
 import argparse
