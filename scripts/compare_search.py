@@ -3,9 +3,10 @@
     python scripts/compare_search.py --data-root DIR [--studies 5] [--jobs 1] [--write docs/search.md]
 
 For each of some seeds: a random search of 32 trials without pruning, then `search=tpe search/pruner=asha` on the same
-space, data and seed. The steps of all its trials, also of those that were given up, are counted in the order in which
-they ended, until one is as good as the best of the random search; where none is, all the steps count and the ratio is
-infinite. Studies that exist already are gone on with, so that the script can be stopped and started.
+space, data and seed, in batches of 8 trials that go on with the study until one is as good as the best of the random
+search, 96 at most. The steps of all its trials, also of those that were given up, are counted in the order in which they
+ended, until that one; where none is as good, the ratio is infinite. Studies that exist already are gone on with, so that
+the script can be stopped and started.
 """
 
 import argparse
@@ -26,16 +27,15 @@ TASKS = {
     "co2": ["data=co2", "trainer.max_epochs=27"],
     "etth1": ["data=etth1", "trainer.max_epochs=27", "trainer.limit_train_batches=20", "trainer.limit_val_batches=20"],
 }
-SEARCHES = {
-    "random": ["search=random", "search/pruner=none", "search.n_trials=32"],
-    "tpe": ["search=tpe", "search/pruner=asha", "search.n_trials=96"],
-}
+SEARCHES = {"random": ["search=random", "search/pruner=none"], "tpe": ["search=tpe", "search/pruner=asha"]}
+RANDOM, BATCH, MOST = 32, 8, 96
 
 
-def run(task, search, seed, options):
-    """The study's folder and its trials, in the order in which they ended."""
+def run(task, search, seed, n_trials, options):
+    """Steps and value of so many trials of a study, in the order in which they ended."""
     folder = options.folder / f"{task}-{search}-{seed}"
     words = [*TASKS[task], *SEARCHES[search], f"seed={seed}", f"hydra.sweep.dir={folder}", "search.study=study"]
+    words += [f"search.n_trials={n_trials}"]
     words += [f"data.root={options.data_root}"] if task != "co2" else []
     words += ["logger=none", "callbacks.picture=null", f"search.n_jobs={options.jobs}"]
     command = [sys.executable, str(ROOT / "train.py"), *words]
@@ -77,10 +77,14 @@ def main():
     for task in options.tasks:
         ratios = []
         for seed in track(range(options.studies), description=task):
-            plain, pruned = (run(task, search, seed, options) for search in SEARCHES)
+            plain = run(task, "random", seed, RANDOM, options)
             target = min(value for _, value in plain if value is not None)
+            for n_trials in range(BATCH, MOST + 1, BATCH):
+                pruned = run(task, "tpe", seed, n_trials, options)
+                spent, needed = sum(steps for steps, _ in plain), steps_to(target, pruned)
+                if needed < float("inf"):
+                    break
             best = min(value for _, value in pruned if value is not None)
-            spent, needed = sum(steps for steps, _ in plain), steps_to(target, pruned)
             ratios.append(needed / spent)
             lines.append(f"| {task} | {seed} | {target:.5g} | {spent} | {best:.5g} | {needed:g} | {ratios[-1]:.3f} |")
         median = statistics.median(ratios)
