@@ -4,9 +4,9 @@
 
 For each of some seeds: a random search of 32 trials without pruning, then `search=tpe search/pruner=asha` on the same
 space, data and seed, in batches of 8 trials that go on with the study until one is as good as the best of the random
-search, 96 at most. The steps of all its trials, also of those that were given up, are counted in the order in which they
-ended, until that one; where none is as good, the ratio is infinite. Studies that exist already are gone on with, so that
-the script can be stopped and started.
+search, 96 at most. The steps of all its trials, also of those that were given up, are counted in the order in which
+they ended, until that one; where none is as good, the ratio is infinite. Studies that exist already are gone on with,
+so that the script can be stopped and started.
 """
 
 import argparse
