@@ -1,6 +1,6 @@
 """Test what is commonly said about training LSTMs, and write docs/guide.md.
 
-    python scripts/measure_guide.py --data-root DIR [--seeds 5] [--only batch clipping] [--jobs 1] [--write docs/guide.md]
+    python scripts/measure_guide.py --data-root DIR [--seeds 5] [--only NAME ...] [--write docs/guide.md]
 
 Every claim is one or more comparisons by `lstmopt-compare`: a base and variants with the same seeds, on three data sets
 (those of docs/claims.yaml, or the claim's own). The paired effects, as differences of logarithms, are pooled over sets
