@@ -22,7 +22,13 @@ class Variants(Sweep):
         ConfigError: all variants that cannot work, before any run.
     """
 
-    by_seeds = True
+    least_seeds = 2
+    seeds_key = "--seeds "
+
+    @property
+    def by_seeds(self) -> bool:
+        """Its pruner compares seeds."""
+        return True
 
     def _space(self, parsed: list[Override], varied: list[Override]) -> Space:
         """One dimension: which variant."""

@@ -81,7 +81,7 @@ class BatchLoader(DataLoader[Batch]):
             if own_order
             else BatchIndices(len(split), batch_size, shuffle, seed, device)
         )
-        self._handed_out = 0
+        self._handed_out = [0]  # in a list, as DataLoader makes setting an attribute slow
         self._requests = _Requests(self.indices)
         super().__init__(
             _WholeBatches(split),
@@ -100,16 +100,17 @@ class BatchLoader(DataLoader[Batch]):
         return self
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        self._handed_out = self.indices.skip
+        handed_out = self._handed_out
+        handed_out[0] = self.indices.skip
         direct = self.num_workers == 0 and not self.pin_memory
         fetch = partial(read, self.split) if isinstance(self.indices, Shares) else self.split.batch
         for batch in map(fetch, self.indices) if direct else _from_workers(super().__iter__()):
-            self._handed_out += 1
+            handed_out[0] += 1
             yield batch
 
     def state_dict(self) -> dict[str, int]:
         """Batches handed to the trainer in this epoch."""
-        return {"batches": self._handed_out}
+        return {"batches": self._handed_out[0]}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on after the saved number of batches; a finished epoch starts the next one."""

@@ -48,7 +48,7 @@ class Permutation:
         half, rest = np.divmod(numbers, other)
         for key in self._keys:
             half += _below(size, rest + key)
-            np.subtract(half, size, out=half, where=half >= size)
+            np.minimum(half, half - size, out=half)  # below size, the difference wraps around to a large number
             half, rest, size, other = rest, half, other, size
         return half * other + rest
 

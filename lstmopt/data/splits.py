@@ -33,8 +33,11 @@ class Windows:
         self.input_length, self.horizon, self.target_index = input_length, horizon, target_index
         self.device = series.device
         length, features = input_length + horizon, series.shape[1]
-        self._rows = self.series.as_strided((len(series) - length + 1, length * features), (features, 1))
-        self._shape = (-1, length, features)
+        self._in_a_row = len(ranges) == 1 and ranges[0].step == 1  # then sample numbers are rows of a view
+        first = ranges[0].start if self._in_a_row else 0
+        shape = (max(len(series) - length + 1 - first, 0), length, features)
+        self._rows = self.series[first:].as_strided(shape, (features, features, 1))
+        self._parts = (input_length, horizon)
         counts = torch.tensor([len(numbers) for numbers in ranges])
         ends = counts.cumsum(0)
         self._count = int(ends[-1])
@@ -54,18 +57,14 @@ class Windows:
 
     def starts(self, index: Tensor) -> Tensor:
         """First rows of the windows `index` `[B]`."""
-        if len(self.ranges) == 1:
-            (only,) = self.ranges
-            return (index if only.step == 1 else index * only.step) + only.start
         group = torch.searchsorted(self._ends, index, right=True)
         return index * self._steps[group] + self._offsets[group]
 
     def batch(self, index: Tensor) -> Batch:
         """x `[B, T, F]`, y `[B, H, C]`."""
-        window = self._rows.index_select(0, self.starts(index)).view(self._shape)
-        future = window[:, self.input_length :]
-        y = future if self._all_columns else future.index_select(2, self._targets)
-        return Batch(window[:, : self.input_length], y)
+        window = self._rows.index_select(0, index if self._in_a_row else self.starts(index))
+        past, future = window.split_with_sizes(self._parts, 1)
+        return Batch(past, future if self._all_columns else future.index_select(2, self._targets))
 
 
 class Sequences:

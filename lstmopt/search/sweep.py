@@ -47,6 +47,9 @@ class Sweep:
         ConfigError: all that is wrong, before any trial.
     """
 
+    least_seeds = 5  # where a pruner compares seeds
+    seeds_key = "search.seeds_per_trial="
+
     def __init__(self, config: DictConfig, context: HydraContext, arguments: list[str]) -> None:
         self.config, self.context = config, context
         self.search = config.search
@@ -95,8 +98,8 @@ class Sweep:
             found.append("search=cmaes knows one objective\n  type search=nsga2, or one of search.objectives")
         if self.search.n_jobs is None and not self.search.cluster:
             found.append("search.n_jobs=null is for search=ray_tune\n  type search.n_jobs=1 or more")
-        if self.by_seeds and self.search.seeds_per_trial < 5:
-            found.append("search/pruner=wilcoxon compares seeds\n  type search.seeds_per_trial=5 or more")
+        if self.by_seeds and self.search.seeds_per_trial < self.least_seeds:
+            found.append(f"seeds are compared, and one needs several\n  type {self.seeds_key}{self.least_seeds} or more")
         return found
 
     def _try_one(self) -> None:

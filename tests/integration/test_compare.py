@@ -81,7 +81,7 @@ def test_killed_and_begun_again_no_run_is_repeated(tmp_path):
         (["--variants", "optimizer=rmsprob", "optimizer.learning_rate=1"], ["rmsprob", "learning_rate"]),
         (["--variants", "precision=fp16_mixed", "gradient_clip=none"], ["precision=fp16_mixed", "GPU"]),
         (["optimizer=adam,sgd", "--variants", "gradient_clip=none"], ["--variants optimizer=adam optimizer=sgd"]),
-        (["--variants", "gradient_clip=none", "--seeds", "3"], ["seeds_per_trial=5"]),
+        (["--variants", "gradient_clip=none", "--seeds", "1"], ["--seeds 2 or more"]),
     ],
 )
 def test_what_cannot_work_is_told_before_any_run(words, told, program):
