@@ -12,15 +12,17 @@ import torch
 from lstmopt.errors import ConfigError
 
 WARM_UP = 3  # steps before the trial: kernels are made, memory is fetched
-ROUNDS = 5
+ROUNDS, MOST_ROUNDS = 5, 15
+CLEAR = 1.3  # the slower number by the faster one; below, there are more rounds
 
 
 class Threads(pl.Callback):
     """Try 1, 2, 4 ... threads in turn on the first training steps, and go on with the fastest number.
 
     A small LSTM is slower with two threads than with one. The steps of the trial are steps of the training, so that it
-    costs nothing but their slower half. Nothing is tried on a GPU, nor where `OMP_NUM_THREADS` is set, as parallel
-    sweeps do. The choice is printed and kept in checkpoints: a sum may be rounded in another way by other threads.
+    costs nothing but their slower half; where two numbers are close, it goes on for longer. Nothing is tried on a GPU,
+    nor where `OMP_NUM_THREADS` is set, as parallel sweeps do. The choice is printed and kept in checkpoints: a sum may
+    be rounded in another way by other threads.
 
     Args:
         count: `auto`, or the number of threads.
@@ -76,8 +78,12 @@ class Threads(pl.Callback):
         if self._step >= WARM_UP * len(numbers):
             self._times[numbers[self._step % len(numbers)]].append(time.perf_counter() - self._began)
         self._step += 1
-        if min(map(len, self._times.values())) == ROUNDS:
+        rounds = min(map(len, self._times.values()))
+        if rounds == max(map(len, self._times.values())) >= ROUNDS:
             self.seconds = {number: statistics.median(times) for number, times in self._times.items()}
+            fastest, *others = sorted(self.seconds.values())
+            if rounds < MOST_ROUNDS and any(seconds < CLEAR * fastest for seconds in others):
+                return
             self.chosen = min(self.seconds, key=self.seconds.__getitem__)
             torch.set_num_threads(self.chosen)
             tried = ", ".join(f"{number}: {1e3 * seconds:.1f} ms" for number, seconds in self.seconds.items())

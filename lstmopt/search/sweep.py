@@ -99,7 +99,9 @@ class Sweep:
         if self.search.n_jobs is None and not self.search.cluster:
             found.append("search.n_jobs=null is for search=ray_tune\n  type search.n_jobs=1 or more")
         if self.by_seeds and self.search.seeds_per_trial < self.least_seeds:
-            found.append(f"seeds are compared, and one needs several\n  type {self.seeds_key}{self.least_seeds} or more")
+            found.append(
+                f"seeds are compared, and one needs several\n  type {self.seeds_key}{self.least_seeds} or more"
+            )
         return found
 
     def _try_one(self) -> None:

@@ -6,20 +6,20 @@ import pytest
 import torch
 from foreign import Foreign, fit
 
-from lstmopt.callbacks.threads import ROUNDS, WARM_UP, Threads
+from lstmopt.callbacks.threads import MOST_ROUNDS, ROUNDS, WARM_UP, Threads
 from lstmopt.errors import ConfigError
 
 
 class Slow(Foreign):
     """Slower with every number of threads but one, by a clock of its own."""
 
-    def __init__(self, fast):
+    def __init__(self, fast, slow=1.5):
         super().__init__()
-        self.fast, self.used, self.now = fast, [], 0.0
+        self.fast, self.slow, self.used, self.now = fast, slow, [], 0.0
 
     def training_step(self, batch, batch_idx):
         self.used.append(torch.get_num_threads())
-        self.now += 1.0 if self.used[-1] == self.fast else 1.5
+        self.now += 1.0 if self.used[-1] == self.fast else self.slow
         return super().training_step(batch, batch_idx)
 
 
@@ -41,6 +41,14 @@ def test_the_fastest_number_is_found(fast, four_cores, tmp_path, capsys, monkeyp
     assert module.used[:trial] == [1, 2, 4] * (WARM_UP + ROUNDS)
     assert module.used[trial:] == [fast] * (30 - trial) and callback.chosen == fast
     assert f"threads: {fast} (" in capsys.readouterr().out
+
+
+def test_close_numbers_are_tried_for_longer(four_cores, tmp_path, monkeypatch):
+    callback, module = Threads(), Slow(2, slow=1.2)
+    monkeypatch.setattr("lstmopt.callbacks.threads.time", SimpleNamespace(perf_counter=lambda: module.now))
+    fit(tmp_path, callback, module=module, epochs=12)
+    trial = 3 * (WARM_UP + MOST_ROUNDS)
+    assert module.used == [1, 2, 4] * (WARM_UP + MOST_ROUNDS) + [2] * (60 - trial) and callback.chosen == 2
 
 
 def test_a_resumed_run_keeps_the_choice(four_cores, tmp_path, monkeypatch):
