@@ -4,7 +4,8 @@
 
 Every row is a script of `scripts/benchmarks/`, run in a process of its own, which measures its contestants in turns
 and gives medians. The roofs (matrix products in float32 and bfloat16, copying memory, an empty optimizer step) are
-measured before and after, on one thread. Rows that miss their bar are shown like those that hold it.
+measured before and after, on one thread. Rows that miss their bar are shown like those that hold it. With `--json`,
+rows of scripts that were not run again stay, under the machine, the date and the roofs of their own run.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
-from datetime import date
+from datetime import datetime
 from pathlib import Path
 
 import torch
@@ -91,27 +92,43 @@ def table(rows):
     return "\n".join(lines)
 
 
+def page(scripts):
+    """A table for each run that rows are left of, the latest first."""
+    runs = {}
+    for name in ROWS:
+        if name in scripts:
+            runs.setdefault(json.dumps(scripts[name]["run"]), []).extend(scripts[name]["rows"])
+    parts = []
+    for run, rows in sorted(runs.items(), key=lambda item: json.loads(item[0])["when"], reverse=True):
+        facts = json.loads(run)
+        described = "; ".join(f"{name} {value:.3g}" for name, value in facts["roofs"].items())
+        parts.append(f"{facts['when']}, {facts['machine']}.\n\nRoofs, one thread: {described}.\n\n{table(rows)}\n")
+    return "\n".join(parts)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", required=True, help="folder that holds ett/ETTh1.csv")
     parser.add_argument("--rows", nargs="+", default=ROWS, choices=ROWS)
     parser.add_argument("--repeats", type=int, help="of every row, instead of what each has by default")
     parser.add_argument("--write", type=Path, help="a page whose part after the mark is replaced")
-    parser.add_argument("--json", type=Path, help="where the figures go as JSON")
+    parser.add_argument("--json", type=Path, help="where the figures go as JSON, and those of earlier runs stay")
     options = parser.parse_args()
     os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])
     before = roofs()
-    rows = [one for name in options.rows for one in measured(name, options)]
+    measured_rows = {name: measured(name, options) for name in options.rows}
     after = roofs()
     roof = {name: statistics.mean((before[name], after[name])) for name in before}
-    described = "; ".join(f"{name} {value:.3g}" for name, value in roof.items())
-    text = f"{date.today()}, {machine()}.\n\nRoofs, one thread: {described}.\n\n{table(rows)}\n"
+    run = {"when": f"{datetime.now():%Y-%m-%d %H:%M}", "machine": machine(), "roofs": roof}
+    kept = json.loads(options.json.read_text()) if options.json and options.json.is_file() else {}
+    scripts = kept | {name: {"run": run, "rows": rows} for name, rows in measured_rows.items()}
+    text = page(scripts)
     print(text)
     if options.json:
-        options.json.write_text(json.dumps({"machine": machine(), "roofs": roof, "rows": rows}, indent=1) + "\n")
+        options.json.write_text(json.dumps(scripts, indent=1) + "\n")
     if options.write:
-        page = options.write.read_text() if options.write.is_file() else f"# Performance\n\n{MARK}\n"
-        options.write.write_text(f"{page.split(MARK)[0]}{MARK}\n{text}")
+        start = options.write.read_text() if options.write.is_file() else f"# Performance\n\n{MARK}\n"
+        options.write.write_text(f"{start.split(MARK)[0]}{MARK}\n{text}")
 
 
 if __name__ == "__main__":
