@@ -4,6 +4,7 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import importlib
 import subprocess
 import sys
 import tempfile
@@ -23,10 +24,11 @@ def pytest_runtest_setup(item):
         pytest.skip("this CPU has no bfloat16 arithmetic")
 
 
-def run_program(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
+def run_program(*arguments: str, cwd: Path, command: str = "lstmopt.train") -> subprocess.CompletedProcess:
     """`lstmopt-train ARGUMENTS` in a forked child: a fresh program without the seconds that imports take."""
     import lstmopt.run  # noqa: F401  imported before the fork
-    from lstmopt.train import main
+
+    main = importlib.import_module(command).main
 
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         pid = os.fork()
@@ -58,8 +60,8 @@ def run_program(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
 def program(tmp_path):
     """The program in an empty folder; `program.folder` is that folder."""
 
-    def run(*arguments: str) -> subprocess.CompletedProcess:
-        return run_program(*arguments, cwd=tmp_path)
+    def run(*arguments: str, **options: str) -> subprocess.CompletedProcess:
+        return run_program(*arguments, cwd=tmp_path, **options)
 
     run.folder = tmp_path
     return run

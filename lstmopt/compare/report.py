@@ -152,7 +152,7 @@ def _times(one: dict[str, Any]) -> str:
 
 
 def _ratio(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f} times"
+    return "" if value is None else f"{value:.2f} ×"
 
 
 def _number(value: float | None) -> str:

@@ -21,16 +21,16 @@ def compare(folder, *words, **options):
     return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
-def compared(folder, *words):
-    process = compare(folder, *words)
-    out, err = process.communicate()
-    return process.returncode, out, err
+def compared(program, *words):
+    """The same in a forked child."""
+    done = program(*SMALL, "search.study=c", *words, command="lstmopt.compare.command")
+    return done.returncode, done.stdout, done.stderr
 
 
-def test_a_comparison_from_the_command_to_its_report(tmp_path):
-    code, out, err = compared(tmp_path, "--variants", *VARIANTS, "--seeds", "8")
+def test_a_comparison_from_the_command_to_its_report(program):
+    code, out, err = compared(program, "--variants", *VARIANTS, "--seeds", "8")
     assert code == 0, err
-    folder = tmp_path / "multirun" / "c"
+    folder = program.folder / "multirun" / "c"
     found = json.loads((folder / "compare.json").read_text())
     arms = {one["variant"]: one for one in found["arms"]}
     assert list(arms) == ["base", *VARIANTS] and found["seeds"] == list(range(8))
@@ -47,18 +47,20 @@ def test_a_comparison_from_the_command_to_its_report(tmp_path):
     assert len(re.findall('<img alt="(?:effects|curves)"', page)) == 2 and "http" not in page.split("<style>")[1]
     assert all(variant in page for variant in VARIANTS) and "optimizer=rmsprop" in out
     assert list((folder / "comparison").glob("events.*"))
-    again = compared(tmp_path, "--variants", *VARIANTS, "--seeds", "8")
+    again = compared(program, "--variants", *VARIANTS, "--seeds", "8")
     assert again[0] == 0 and json.loads((folder / "compare.json").read_text())["arms"] == found["arms"]
 
 
-def test_the_same_twice_is_no_difference_and_batches_are_the_same(tmp_path):
-    code, _, err = compared(tmp_path, "--variants", "optimizer.lr=0.001", "--seeds", "6", "--jobs", "2")
-    assert code == 0, err
+def test_the_same_twice_in_two_processes_is_no_difference(tmp_path):
+    process = compare(tmp_path, "--variants", "optimizer.lr=0.001", "--seeds", "6", "--jobs", "2")
+    _, err = process.communicate()
+    assert process.returncode == 0, err
     base, same = json.loads((tmp_path / "multirun" / "c" / "compare.json").read_text())["arms"]
     assert base["values"] == same["values"] and same["verdict"] == "no difference shown" and same["p"] == 1.0
 
 
-def test_killed_and_begun_again_no_run_is_repeated(tmp_path):
+def test_killed_and_begun_again_no_run_is_repeated(program):
+    tmp_path = program.folder
     words = ["--variants", *VARIANTS[1:], "--seeds", "6"]
     process = compare(tmp_path, *words, start_new_session=True)
     folder = tmp_path / "multirun" / "c"
@@ -69,7 +71,7 @@ def test_killed_and_begun_again_no_run_is_repeated(tmp_path):
     process.communicate()
     before = {path: path.stat().st_mtime_ns for path in folder.glob("*/*/results.json")}
     assert 5 <= len(before) < 18
-    code, _, err = compared(tmp_path, *words)
+    code, _, err = compared(program, *words)
     assert code == 0, err
     after = {path: path.stat().st_mtime_ns for path in folder.glob("*/*/results.json")}
     assert len(after) == 18 and all(after[path] == moment for path, moment in before.items())
@@ -85,6 +87,6 @@ def test_killed_and_begun_again_no_run_is_repeated(tmp_path):
     ],
 )
 def test_what_cannot_work_is_told_before_any_run(words, told, program):
-    code, out, err = compared(program.folder, *words)
+    code, out, err = compared(program, *words)
     assert code == 2 and all(word in err for word in told), err
     assert "Traceback" not in err and not (program.folder / "multirun").exists()
