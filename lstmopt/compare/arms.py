@@ -70,7 +70,7 @@ def arm(trial: FrozenTrial, sweep: "Variants") -> Arm:
     for k in range(sweep.search.seeds_per_trial):
         folder = sweep.run_folder(trial.number, k)
         path = folder / "results.json"
-        result = json.loads(path.read_text()) if path.is_file() else {"status": "none"}
+        result: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"status": "none"}
         if result["status"] != "completed":
             continue
         value = _value(result, metric)
