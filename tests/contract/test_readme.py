@@ -41,6 +41,12 @@ def test_command(command, program):
         out = program.folder / "schedule.png"
         assert simulate(*words[1:], "--out", out) == 0 and out.is_file()
         return
+    if words[0] == "lstmopt-compare":
+        few = ["trainer.max_epochs=1", "callbacks.picture=null", "logger=none"]
+        done = program(*few, *words[1:-1], "2", command="lstmopt.compare.command")
+        assert words[-2:] == ["--seeds", "8"] and done.returncode == 0, done.stderr
+        assert len(list(program.folder.glob("**/results.json"))) == 4 * 2
+        return
     start = next(start for start in PROGRAMS if words[: len(start)] == start)
     hours = [f"2024-{1 + k // 672:02d}-{1 + k % 672 // 24:02d} {k % 24:02d}:00" for k in range(800)]
     (program.folder / "power.csv").write_text("time,load\n" + "".join(f"{t},{k % 24}\n" for k, t in enumerate(hours)))

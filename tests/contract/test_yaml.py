@@ -28,6 +28,7 @@ AT_RUN_TIME = {
     "lstmopt.tasks": {"spec"},
     # the search's seed; callables; arguments that Optuna gave up
     "lstmopt.search": {"seed"},
+    "lstmopt.compare": {"seed"},
     "optuna.samplers": {
         *("seed", "constraints_func", "gamma", "weights", "source_trials", "restart_strategy", "inc_popsize"),
         *("warn_independent_sampling", "consider_prior", "prior_weight", "consider_magic_clip", "consider_endpoints"),
