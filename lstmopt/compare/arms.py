@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
+from lstmopt.search.objectives import value_of
 from lstmopt.search.progress import STATUS
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Run:
         value: the metric at its best.
         seconds: of training.
         memory: peak, MB.
-        steps: optimizer steps at each validation, `[n]`; empty without TensorBoard files.
+        steps: optimizer steps done at each validation, `[n]`; empty without TensorBoard files.
         curve: the metric there, `[n]`.
         total: optimizer steps in all.
     """
@@ -73,18 +74,12 @@ def arm(trial: FrozenTrial, sweep: "Variants") -> Arm:
         result: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"status": "none"}
         if result["status"] != "completed":
             continue
-        value = _value(result, metric)
-        if value is not None and math.isfinite(value):
+        value = value_of(result, metric)
+        if math.isfinite(value):
             steps, curve = read_curve(folder, metric)
-            found.runs[k] = Run(
-                value, result["train_seconds"], result["peak_memory_mb"], steps, curve, int(result["steps"])
-            )
+            seconds, memory = result["train_seconds"], result["peak_memory_mb"]
+            found.runs[k] = Run(value, seconds, memory, steps + 1, curve, int(result["steps"]))  # logged from 0 on
     return found
-
-
-def _value(result: dict[str, Any], metric: str) -> float | None:
-    value = result["best"] if metric == result["monitor"] else result.get(metric, result["metrics"].get(metric))
-    return None if value is None else float(value)
 
 
 def read_curve(folder: Path, metric: str) -> tuple[Array, Array]:

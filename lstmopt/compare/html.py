@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,23 +25,29 @@ code { background: #f3f3f3; padding: .1rem .3rem } img { max-width: 100% } foote
 """
 
 
-def write(found: dict[str, Any], arms: list[Arm], folder: Path) -> None:
+def write(
+    found: dict[str, Any],
+    columns: Sequence[str],
+    table: list[list[str]],
+    drawn: dict[str, "Figure"],
+    folder: Path,
+) -> None:
     """Write `report.html`.
 
     Args:
         found: as in `compare.json`.
-        arms: the base, then its variants.
+        columns: of the table.
+        table: its cells, a row for each arm.
+        drawn: pictures by name.
         folder: where it goes.
     """
-    from lstmopt.compare.report import COLUMNS, rows
-
-    head = "".join(f"<th>{column}</th>" for column in COLUMNS)
+    head = "".join(f"<th>{column}</th>" for column in columns)
     body = ""
-    for cells, one in zip(rows(found), found["arms"], strict=True):
+    for cells, one in zip(table, found["arms"], strict=True):
         words = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
         body += f'<tr class="{escape(one["verdict"].split()[0])}">{words}</tr>\n'
     images = ""
-    for name, figure in pictures(found, arms).items():
+    for name, figure in drawn.items():
         file = io.BytesIO()
         figure.savefig(file, format="png", dpi=110)
         images += f'<img alt="{name}" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">\n'

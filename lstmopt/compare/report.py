@@ -16,6 +16,8 @@ from lstmopt.errors import ConfigError
 from lstmopt.search.study import Study
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from lstmopt.compare.variants import Variants
 
 COLUMNS = ("variant", "verdict", "effect", "95 % interval", "p", "seeds", "time to base", "time", "MB")
@@ -45,9 +47,10 @@ def write(study: Study, sweep: "Variants") -> None:
         "arms": compared(arms, mode),
     }
     results.write(sweep.folder, found, "compare.json")
-    html.write(found, arms, sweep.folder)
-    _tensorboard(found, arms, sweep.folder)
-    show(found, sweep.folder)
+    table, pictures = rows(found), html.pictures(found, arms)
+    html.write(found, COLUMNS, table, pictures, sweep.folder)
+    _tensorboard(table, pictures, sweep.folder)
+    show(found, table, sweep.folder)
 
 
 def compared(arms: list[Arm], mode: str) -> list[dict[str, Any]]:
@@ -159,7 +162,7 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.0f}"
 
 
-def show(found: dict[str, Any], folder: Path) -> None:
+def show(found: dict[str, Any], cells_of: list[list[str]], folder: Path) -> None:
     """The table on the terminal."""
     from rich.console import Console
     from rich.table import Table
@@ -168,7 +171,7 @@ def show(found: dict[str, Any], folder: Path) -> None:
     table = Table(title=f"{found['metric']} against the base: {' '.join(found['base']) or 'the defaults'}")
     for column in COLUMNS:
         table.add_column(column, justify="left" if column in COLUMNS[:2] else "right", overflow="fold")
-    for cells, one in zip(rows(found), found["arms"], strict=True):
+    for cells, one in zip(cells_of, found["arms"], strict=True):
         table.add_row(*cells, style={"better": "green", "worse": "red", "failed": "red"}.get(one["verdict"], ""))
     console = Console()
     console.print(table)
@@ -181,7 +184,7 @@ def show(found: dict[str, Any], folder: Path) -> None:
     console.print(f"compare.json and report.html are in {folder}", highlight=False, soft_wrap=True)
 
 
-def _tensorboard(found: dict[str, Any], arms: list[Arm], folder: Path) -> None:
+def _tensorboard(table: list[list[str]], pictures: dict[str, "Figure"], folder: Path) -> None:
     """The pictures and the table in a run of their own, `comparison`."""
     from torch.utils.tensorboard import SummaryWriter
 
@@ -190,7 +193,6 @@ def _tensorboard(found: dict[str, Any], arms: list[Arm], folder: Path) -> None:
         old.unlink()
     with SummaryWriter(str(place)) as writer:
         lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
-        lines += [f"| {' | '.join(cells)} |" for cells in rows(found)]
-        writer.add_text("comparison", "\n".join(lines))
-        for name, figure in html.pictures(found, arms).items():
+        writer.add_text("comparison", "\n".join([*lines, *(f"| {' | '.join(cells)} |" for cells in table)]))
+        for name, figure in pictures.items():
             writer.add_figure(f"comparison/{name}", figure)

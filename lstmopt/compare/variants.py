@@ -14,6 +14,8 @@ from lstmopt.search.space import Dimension, Space
 from lstmopt.search.study import Study
 from lstmopt.search.sweep import Sweep
 
+COMMON = ("seed=", "search", "hydra", "resume", "plugins")  # no variant may have its own
+
 
 class Variants(Sweep):
     """The base and its variants, each with the same seeds, hence the same weights and batches where shapes agree.
@@ -65,6 +67,9 @@ class Variants(Sweep):
         for variant in self.sampler(0).variants:
             try:
                 words = self.words({KEY: variant})
+                common = [word for word in words if word.lstrip("+").startswith(COMMON)]
+                if common:
+                    raise ConfigError(f"{common[0]} is the same for all", f"type {common[0]} before --variants")
                 config = self.composed(words)
                 own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
                 found = targets.problems(own, [*self.fixed, *words]) or check.problems(own) or compat.problems(own)

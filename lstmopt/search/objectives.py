@@ -72,13 +72,14 @@ def outcome(folder: Path, objectives: Mapping[str, str], error: Any = None) -> O
         return Outcome(TrialState.FAIL, reason=f"{type(error).__name__}: {error}".splitlines()[0][:200])
     if result["status"] == "pruned":
         return Outcome(TrialState.PRUNED)
-    values = [_value(result, name) for name in objectives]
+    values = [value_of(result, name) for name in objectives]
     wrong = [name for name, value in zip(objectives, values, strict=True) if not math.isfinite(value)]
     if wrong:
-        return Outcome(TrialState.FAIL, reason=f"{wrong[0]} is {_value(result, wrong[0])}")
+        return Outcome(TrialState.FAIL, reason=f"{wrong[0]} is {value_of(result, wrong[0])}")
     return Outcome(TrialState.COMPLETE, values)
 
 
-def _value(result: dict[str, Any], name: str) -> float:
+def value_of(result: dict[str, Any], name: str) -> float:
+    """A metric or another fact in a `results.json`; the monitored metric at its best; NaN where there is none."""
     found = result["best"] if name == result["monitor"] else result.get(name, result["metrics"].get(name))
     return math.nan if found is None else float(found)

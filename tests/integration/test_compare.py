@@ -84,6 +84,7 @@ def test_killed_and_begun_again_no_run_is_repeated(program):
         (["--variants", "precision=fp16_mixed", "gradient_clip=none"], ["precision=fp16_mixed", "GPU"]),
         (["optimizer=adam,sgd", "--variants", "gradient_clip=none"], ["--variants optimizer=adam optimizer=sgd"]),
         (["--variants", "gradient_clip=none", "--seeds", "1"], ["--seeds 2 or more"]),
+        (["--variants", "optimizer=sgd seed=3"], ["type seed=3 before --variants"]),
     ],
 )
 def test_what_cannot_work_is_told_before_any_run(words, told, program):
