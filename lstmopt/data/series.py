@@ -22,7 +22,8 @@ def standardise(
         The standardised rows `[N, F]` as float32, and mean and std `[F]`; a constant column keeps a std of 1, and is
         said.
     """
-    part = rows[train]
+    first, last = int(train.argmax()), len(train) - int(train[::-1].argmax())
+    part = rows[first:last] if train[first:last].all() else rows[train]
     mean, std = part.mean(axis=0), part.std(axis=0)
     del part
     for column in np.flatnonzero(std < 1e-12):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lstmopt.errors import DataError
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
+PACKED = {".gz", ".bz2", ".xz", ".lzma"}  # what numpy would unpack
 TEXT = 40  # bytes of a cell of text in a file that is read as a whole
 
 
@@ -161,39 +162,36 @@ def read(path: str) -> Table:
 
 def _read_whole(path: str) -> Table | None:
     """The columns by numpy's parser, which counts the fields of every line; None where the file is not plain."""
-    content = Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf")
-    if b'"' in content or b"\0" in content or b"_" in content[content.find(b"\n") :]:
+    if Path(path).suffix in PACKED:
         return None
+    content = Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf")
     if b"\r" in content:
         content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    head, _, rows = content.partition(b"\n")
-    del content
-    first = rows.partition(b"\n")[0]
+    start = content.find(b"\n") + 1 or len(content)
+    if b'"' in content or b"\0" in content or content.find(b"_", start) >= 0:
+        return None
+    first = content[start : end if (end := content.find(b"\n", start)) >= 0 else len(content)]
     try:
-        header, cells = ([cell.strip() for cell in line.decode().split(",")] for line in (head, first))
+        header, cells = ([cell.strip() for cell in line.decode().split(",")] for line in (content[:start], first))
     except UnicodeDecodeError:
         return None
     if len(cells) != len(header) or not first.strip():
         return None
     _check_header(path, header)
-    if not rows.isascii():
+    if not content.isascii() and not content[start:].isascii():
         return None
-    empty = b",," in rows or b",\n" in rows or b"\n," in rows or rows.startswith(b",") or rows.endswith(b",")
-    if empty:
-        rows = re.sub(rb"(?:(?<=[,\n])|^)(?=[,\n]|$)", b"nan", rows.removesuffix(b"\n"))
+    del content
     kinds = [np.float64 if not cell or _is_number(cell) else f"S{TEXT}" for cell in cells]
     try:
-        found = np.loadtxt(
-            io.BytesIO(rows),
-            dtype=[(str(k), kind) for k, kind in enumerate(kinds)],
-            delimiter=",",
-            comments=None,
-            ndmin=1,
-            encoding="utf-8",
-        )
+        found, empty = _parse(str(Path(path).absolute()), kinds, 1), False  # a path is read in chunks
     except (ValueError, UnicodeError):
-        return None
-    del rows
+        rows = Path(path).read_bytes().replace(b"\r\n", b"\n").replace(b"\r", b"\n").partition(b"\n")[2]
+        rows = re.sub(rb"(?:(?<=[,\n])|^)(?=[,\n]|$)", b"nan", rows.removesuffix(b"\n"))
+        try:
+            found, empty = _parse(io.BytesIO(rows), kinds, 0), True
+        except (ValueError, UnicodeError):
+            return None
+        del rows
     numeric: dict[str, NDArray[np.float64]] = {}
     texts: dict[str, list[str] | NDArray[np.bytes_]] = {}
     for k, (name, kind) in enumerate(zip(header, kinds, strict=True)):
@@ -202,9 +200,22 @@ def _read_whole(path: str) -> Table | None:
             numeric[name] = column
         elif np.char.str_len(column).max() == TEXT:
             return None  # it may have been longer
-        elif not empty:
+        elif not empty and np.char.str_len(column).all():
             texts[name] = column
     return Table(path, header, numeric, texts, None)
+
+
+def _parse(source: str | io.BytesIO, kinds: list[Any], skip: int) -> NDArray[Any]:
+    """Rows of a structured array, by numpy."""
+    return np.loadtxt(
+        source,
+        dtype=[(str(k), kind) for k, kind in enumerate(kinds)],
+        delimiter=",",
+        comments=None,
+        skiprows=skip,
+        ndmin=1,
+        encoding="utf-8",
+    )
 
 
 def _read_cells(path: str) -> Table:
