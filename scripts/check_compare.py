@@ -1,6 +1,6 @@
 """How often a comparison errs: the same config twice, and a planted effect.
 
-    python scripts/check_compare.py [--runs 96] [--seeds 8] [--comparisons 200] [--write docs/compare.md]
+    python scripts/check_compare.py [--runs 96] [--seeds 8] [--comparisons 2000] [--write docs/compare.md]
 
 A pool of short runs of one config with different seeds is trained once (co2, 3 epochs). Each comparison draws two
 groups of runs from it, so that there is no difference to be found, and goes the way of `lstmopt-compare`: its pruner
@@ -71,7 +71,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=96)
     parser.add_argument("--seeds", type=int, default=8)
-    parser.add_argument("--comparisons", type=int, default=200)
+    parser.add_argument("--comparisons", type=int, default=2000)
     parser.add_argument("--write", type=Path, help="a page whose part after the mark is replaced")
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)

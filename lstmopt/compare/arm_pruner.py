@@ -12,14 +12,14 @@ class ArmPruner(BasePruner):
     variant is worse than the base.
 
     Args:
-        p_threshold: one-sided p-value below which the variant is given up; with 0.01 that is after 7 seeds at the
-            earliest, as 6 of one sign have 1/64.
+        p_threshold: one-sided p-value below which the variant is given up; with 0.005 that is after 8 seeds at the
+            earliest, as 7 of one sign have 1/128.
         n_startup_steps: seeds before the first look.
 
     Reference: Wilcoxon 1945, Individual comparisons by ranking methods.
     """
 
-    def __init__(self, p_threshold: float = 0.01, n_startup_steps: int = 5) -> None:
+    def __init__(self, p_threshold: float = 0.005, n_startup_steps: int = 5) -> None:
         self.p_threshold, self.n_startup_steps = p_threshold, n_startup_steps
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:

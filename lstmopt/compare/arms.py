@@ -30,6 +30,7 @@ class Run:
         steps: optimizer steps done at each validation, `[n]`; empty without TensorBoard files.
         curve: the metric there, `[n]`.
         total: optimizer steps in all.
+        metrics: of the run, those of the test included.
     """
 
     value: float
@@ -38,6 +39,7 @@ class Run:
     steps: Array
     curve: Array
     total: int
+    metrics: dict[str, float]
 
     def seconds_to(self, value: float, mode: str) -> float:
         """Seconds of training until the metric is at least as good; infinite where it never is."""
@@ -78,7 +80,8 @@ def arm(trial: FrozenTrial, sweep: "Variants") -> Arm:
         if math.isfinite(value):
             steps, curve = read_curve(folder, metric)
             seconds, memory = result["train_seconds"], result["peak_memory_mb"]
-            found.runs[k] = Run(value, seconds, memory, steps + 1, curve, int(result["steps"]))  # logged from 0 on
+            total = int(result["steps"])  # those of the curve are logged from 0 on
+            found.runs[k] = Run(value, seconds, memory, steps + 1, curve, total, result["metrics"])
     return found
 
 

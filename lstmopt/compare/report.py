@@ -82,11 +82,15 @@ def compared(arms: list[Arm], mode: str) -> list[dict[str, Any]]:
 def _facts(one: Arm, base: Arm, mode: str) -> dict[str, Any]:
     """What needs no statistics; ratios to the base are medians over the seeds that both have."""
     runs = one.runs.values()
-    to_base, times = [], []
-    for k in sorted(one.runs.keys() & base.runs.keys()):
-        goal, own = base.runs[k].value, base.runs[k].seconds_to(base.runs[k].value, mode)
-        to_base.append(one.runs[k].seconds_to(goal, mode) / own if own else math.nan)
-        times.append(one.runs[k].seconds / base.runs[k].seconds)
+    to_base, times, each = [], [], []
+    for k, run in sorted(one.runs.items()):
+        reached = run.seconds_to(base.runs[k].value, mode) if k in base.runs else math.nan
+        seconds = {"seconds": run.seconds, "seconds_to_base": _finite(reached)}
+        each.append({"number": k, "value": run.value, **seconds, "peak_memory_mb": run.memory, "metrics": run.metrics})
+        if k in base.runs:
+            own = base.runs[k].seconds_to(base.runs[k].value, mode)
+            to_base.append(reached / own if own else math.nan)
+            times.append(run.seconds / base.runs[k].seconds)
     known = [ratio for ratio in to_base if not math.isnan(ratio)]
     return {
         "variant": one.label,
@@ -94,6 +98,7 @@ def _facts(one: Arm, base: Arm, mode: str) -> dict[str, Any]:
         "reason": one.reason,
         "seeds": len(one.runs),
         "values": [run.value for run in runs],
+        "runs": each,
         "mean": float(np.mean([run.value for run in runs])) if runs else None,
         "seconds": float(np.sum([run.seconds for run in runs])),
         "time": float(np.median(times)) if times else None,

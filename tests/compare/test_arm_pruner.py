@@ -22,8 +22,7 @@ def study_of(*arms, direction="minimize"):
     [
         ([value + 0.1 for value in BASE], True),
         ([value - 0.1 for value in BASE], False),
-        ([value + 0.1 for value in BASE[:6]], False),  # six of one sign: 1/64
-        ([value + 0.1 for value in BASE[:7]], True),
+        ([value + 0.1 for value in BASE[:7]], False),  # seven of one sign: 1/128
         (BASE, False),
         ([value + sign * 0.1 for value, sign in zip(BASE, [1, -1] * 4, strict=True)], False),
     ],

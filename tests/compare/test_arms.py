@@ -12,7 +12,7 @@ from lstmopt.compare.report import compared, rows
 
 def run(value, seconds=10.0, curve=(4.0, 2.0, 1.0)):
     steps = np.arange(1, len(curve) + 1, dtype=float) * 10
-    return Run(value, seconds, 100.0, steps, np.array(curve, dtype=float), 10 * len(curve))
+    return Run(value, seconds, 100.0, steps, np.array(curve, dtype=float), 10 * len(curve), {})
 
 
 def test_seconds_to_a_value():
@@ -20,7 +20,7 @@ def test_seconds_to_a_value():
     assert one.seconds_to(2.0, "min") == 20.0 and one.seconds_to(3.0, "min") == 20.0
     assert one.seconds_to(0.5, "min") == math.inf
     assert run(4.0, 30.0, curve=(1.0, 2.0, 4.0)).seconds_to(2.0, "max") == 20.0
-    assert math.isnan(Run(1.0, 1.0, 1.0, np.empty(0), np.empty(0), 3).seconds_to(1.0, "min"))
+    assert math.isnan(Run(1.0, 1.0, 1.0, np.empty(0), np.empty(0), 3, {}).seconds_to(1.0, "min"))
 
 
 def test_the_curve_of_a_run_that_was_resumed(tmp_path):
