@@ -146,6 +146,13 @@ def test_a_step_of_muon_is_orthogonal_and_one_of_the_rest_is_adamw():
     step = torch.linalg.svdvals(before["weight_hh_l0"] - lstm.weight_hh_l0.detach())
     gradient = torch.linalg.svdvals(lstm.weight_hh_l0.grad)
     assert step.max() / step.min() < 2 < gradient.max() / gradient.min()
+    x = lstm.weight_hh_l0.grad.double().T  # Newton-Schulz by hand; in bfloat16 it would be a hundredth off
+    x = x / x.norm()
+    for _ in range(5):
+        a = x @ x.T
+        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+    moved = (before["weight_hh_l0"] - lstm.weight_hh_l0.detach()).double()
+    torch.testing.assert_close(moved / moved.norm(), x.T / x.norm(), atol=1e-5, rtol=1e-4)
 
 
 def test_adabound_closes_its_bounds_around_the_final_rate():
