@@ -101,6 +101,7 @@ RANGES = {
     "cell_zoneout": "[0, 1)",
     "hidden_zoneout": "[0, 1)",
     "segment_length": "[1, inf)",
+    "longest": "[3, inf)",
     "damping": "(0, inf)",
     "min_damping": "[0, inf)",
     "damping_decay": "(0, 1)",

@@ -153,7 +153,8 @@ RULES = [
     ),
     Rule(
         lambda cfg: (
-            cfg.model.get("return_sequences") is False and _task(cfg) in ("LanguageModeling", "Polyphonic", "Tagging")
+            cfg.model.get("return_sequences") is False
+            and (_task(cfg) in ("LanguageModeling", "Polyphonic", "Tagging") or cfg.task.get("pooling") == "mean")
         ),
         "model.return_sequences=false leaves one output per sequence, and this task needs one per step",
         "model.return_sequences=null",
@@ -198,7 +199,7 @@ RULES = [
     ),
     Rule(
         lambda cfg: (
-            _model(cfg) in ("LSTM", "SplitLSTM", "LayerNormLSTM", "ResidualLSTM")
+            _model(cfg) in ("LSTM", "ChronoLSTM", "SplitLSTM", "LayerNormLSTM", "ResidualLSTM")
             and (cfg.model.get("dropout") or 0) > 0
             and cfg.model.get("num_layers") == 1
         ),

@@ -13,7 +13,7 @@ from torchmetrics import MetricCollection
 
 from lstmopt.data.batch import Batch
 from lstmopt.distributed import together
-from lstmopt.models.sequence_model import SequenceModel
+from lstmopt.models.sequence_model import SequenceModel, mean_valid
 from lstmopt.optim.decay_groups import decay_groups
 from lstmopt.optim.second_order import SecondOrder
 from lstmopt.tasks.task import Task
@@ -38,7 +38,7 @@ class LSTMModule(pl.LightningModule):
         super().__init__()
         task.make_head(model.output_size, model.per_channel)
         if model.return_sequences is None:
-            model.return_sequences = task.per_step
+            model.return_sequences = task.per_step or task.pooling == "mean"
         self.task, self.model, self.optimizer = task, model, optimizer
         self.val_metrics = MetricCollection(dict(task.metrics()), compute_groups=False, prefix="val/")
         self.test_metrics = MetricCollection(dict(task.metrics()), compute_groups=False, prefix="test/")
@@ -53,7 +53,8 @@ class LSTMModule(pl.LightningModule):
         x, context = self.task.encode(batch)
         hidden, _ = self.model(x, batch.lengths)
         if self.model.return_sequences and not self.task.per_step:
-            hidden = self.model.last(hidden, batch.lengths)
+            pool = mean_valid if self.task.pooling == "mean" else self.model.last
+            hidden = pool(hidden, batch.lengths)
         return self.task.decode(hidden, context)
 
     def training_loss(self, batch: Batch) -> Tensor:

@@ -78,7 +78,9 @@ def show(task: Task, result: dict[str, Any], folder: Path) -> None:
     from lstmopt.evaluate import improvement
 
     scores = result["baseline"]["all"]
-    table = Table(title=f"test, best of {result['epochs']} epochs by {result['monitor']}")
+    epochs = f"{result['epochs']} epochs"
+    which = f"best of {epochs} by {result['monitor']}" if result["checkpoint"] else f"after the last of {epochs}"
+    table = Table(title=f"test, {which}")
     for column in ("metric", "LSTM", *scores):
         table.add_column(column, justify="left" if column == "metric" else "right")
     for name in next(iter(scores.values())):

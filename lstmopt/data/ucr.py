@@ -26,6 +26,8 @@ class UCR(DataModule):
         root: folder of the data sets, holding `ucr/<name>_TRAIN.ts` and `ucr/<name>_TEST.ts`.
         name: name of the set, as `ItalyPowerDemand`.
         val_fraction: part of the training sequences that validate.
+        segment_length: steps S joined into one, `[T, F]` to `[⌈T / S⌉, S F]`; the first step is repeated in front where
+            S does not divide T.
 
     Raises:
         DataError: a file is missing or a line of it is not usable.
@@ -33,9 +35,12 @@ class UCR(DataModule):
     Reference: Dau et al. 2019, The UCR time series archive.
     """
 
-    def __init__(self, batch_size: int, seed: int, root: str, name: str, val_fraction: float) -> None:
+    def __init__(
+        self, batch_size: int, seed: int, root: str, name: str, val_fraction: float, segment_length: int = 1
+    ) -> None:
         super().__init__(batch_size, seed)
         self.root, self.name, self.val_fraction = root, name, val_fraction
+        self.segment_length = segment_length
 
     def files(self) -> list[Path]:
         """See `DataModule.files`."""
@@ -55,8 +60,9 @@ class UCR(DataModule):
         mean, std = steps.mean(dim=0), steps.std(dim=0).clamp(min=1e-6)
 
         def part(series: list[Tensor], labels: Tensor) -> Sequences:
+            series = [segments((one - mean) / std, self.segment_length) for one in series]
             lengths = torch.tensor([len(one) for one in series])
-            padded = torch.nn.utils.rnn.pad_sequence([(one - mean) / std for one in series], batch_first=True)
+            padded = torch.nn.utils.rnn.pad_sequence(series, batch_first=True)
             return Sequences(padded, labels, None if (lengths == lengths[0]).all() else lengths)
 
         splits: dict[str, Split] = {
@@ -64,7 +70,8 @@ class UCR(DataModule):
             "val": part([train[int(index)] for index in cut], y[cut]),
             "test": part(test, torch.tensor([classes.index(label) for label in test_labels])),
         }
-        return DataSpec("classification", train[0].shape[1], len(classes), class_names=classes), splits
+        features = self.segment_length * train[0].shape[1]
+        return DataSpec("classification", features, len(classes), class_names=classes), splits
 
     def _path(self, part: str) -> Path:
         folder = Path(self.root) / "ucr"
@@ -76,6 +83,12 @@ class UCR(DataModule):
                 hint = f"get it from {HOME}, or type data.root=FOLDER that holds ucr/{path.name}"
             raise DataError(f"there is no {path.name} in {folder.absolute()}", hint)
         return path
+
+
+def segments(series: Tensor, length: int) -> Tensor:
+    """A series `[T, F]` with `length` steps joined into one, `[⌈T / length⌉, length F]`."""
+    missing = -len(series) % length
+    return torch.cat([series[:1].expand(missing, -1), series]).reshape(-1, length * series.shape[1])
 
 
 def read_ts(path: Path) -> tuple[list[Tensor], list[str]]:

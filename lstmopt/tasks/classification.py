@@ -1,6 +1,6 @@
 """Classification: one label per sequence."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from lstmopt.data.batch import Batch, Split
+from lstmopt.data.batch import Batch, DataSpec, Split
 from lstmopt.tasks.task import Metrics, Predict, Task, all_samples
 
 if TYPE_CHECKING:
@@ -18,12 +18,21 @@ IGNORE = -100
 
 
 class Classification(Task):
-    """Logits `[B, K]` from the last valid LSTM output, cross-entropy in nats."""
+    """Logits `[B, K]` from the last valid LSTM output, or from the mean of all; cross-entropy in nats.
+
+    Args:
+        spec: facts about the data.
+        pooling: `last` or `mean`; the mean shortens the way of the gradient to early steps.
+    """
 
     name = "classification"
     primary = "accuracy"
     baseline = "majority_class"
     higher_is_better = True
+
+    def __init__(self, spec: DataSpec, pooling: Literal["last", "mean"] = "last") -> None:
+        super().__init__(spec)
+        self.pooling = pooling
 
     def loss(self, out: Tensor, batch: Batch) -> Tensor:
         """Mean cross-entropy; labels of -100 do not count."""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lstmopt.data.batch import Batch, Split
+from lstmopt.data.batch import Batch, DataSpec, Split
 from lstmopt.tasks.classification import IGNORE, Classification
 from lstmopt.tasks.task import Metrics, Predict, all_samples, valid_steps
 
@@ -18,6 +18,9 @@ class Tagging(Classification):
 
     name = "tagging"
     per_step = True
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__(spec)
 
     def labelled(self, batch: Batch) -> Batch:
         """The batch with -100 for each label beyond a sequence's length."""

@@ -24,6 +24,7 @@ class Task(nn.Module):
     Attributes:
         name: the word in the config and in `DataSpec.task`.
         per_step: an output at every step is needed; otherwise one per sequence.
+        pooling: where there is one output per sequence, `last` takes the last valid step's, `mean` the mean of all.
         sees_future: the label at a step is a later input, so a bidirectional model would read it.
         baseline: the name of the prior as a baseline.
         primary: the metric that a result is compared with its baseline by.
@@ -33,6 +34,7 @@ class Task(nn.Module):
 
     name: str
     per_step = False
+    pooling = "last"
     sees_future = False
     primary: str
     baseline: str

@@ -18,7 +18,6 @@ from lstmopt.data.mnist import MNIST
 from lstmopt.data.npz import NPZ
 from lstmopt.data.polymusic import PolyMusic
 from lstmopt.data.text_file import TextFile
-from lstmopt.data.ucr import UCR
 from lstmopt.errors import DataError
 
 
@@ -70,51 +69,6 @@ def test_bad_texts(content, expected, tmp_path):
         path.write_bytes(content)
     with pytest.raises(DataError, match=expected):
         TextFile(4, 0, str(path), "chars", 5, 0.1, 0.1).load()
-
-
-def write_ts(folder, name, lines):
-    (folder / "ucr").mkdir(exist_ok=True)
-    for part in ("TRAIN", "TEST"):
-        (folder / "ucr" / f"{name}_{part}.ts").write_text("#c\n@problemName x\n@data\n" + "\n".join(lines) + "\n")
-
-
-def test_ucr_with_channels_and_unequal_lengths(tmp_path):
-    lines = [
-        f"{k},{k + 1},{k + 2}{',9' if k % 2 else ''}:5,6,7{',8' if k % 2 else ''}:{'uv'[k % 2]}" for k in range(10)
-    ]
-    write_ts(tmp_path, "Toy", lines)
-    spec, splits = UCR(4, 0, str(tmp_path), "Toy", 0.2).load()
-    assert (spec.input_size, spec.class_names) == (2, ["u", "v"])
-    assert len(splits["train"]) == 8 and len(splits["val"]) == 2
-    assert sorted(every(splits["val"]).y.tolist()) == [0, 1]
-    test = every(splits["test"])
-    assert test.lengths.tolist() == [3, 4] * 5
-    train = every(splits["train"])
-    steps = torch.cat([x[:length] for x, length in zip(train.x, train.lengths, strict=True)])
-    assert torch.allclose(steps.mean(0), torch.zeros(2), atol=1e-5)
-    assert torch.allclose(steps.std(0), torch.ones(2), atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        ("1,x:u", "line 4 holds a cell"),
-        ("1,2:3:u", "differ in length"),
-        ("1,?:u", "no number"),
-        ("1,inf:u", "infinite"),
-    ],
-)
-def test_bad_ts(line, expected, tmp_path):
-    write_ts(tmp_path, "Bad", [line])
-    with pytest.raises(DataError, match=expected):
-        UCR(4, 0, str(tmp_path), "Bad", 0.2).load()
-
-
-def test_an_unknown_set_names_those_that_are_there(tmp_path):
-    write_ts(tmp_path, "Toy", ["1,2:u", "2,3:v"])
-    with pytest.raises(DataError) as caught:
-        UCR(4, 0, str(tmp_path), "Tov", 0.2).load()
-    assert "Toy" in caught.value.hint
 
 
 def idx(array):

@@ -9,6 +9,8 @@ import torch
 from lstmopt.data.batch import Batch, DataSpec
 from lstmopt.data.splits import Sequences, Text, Windows
 from lstmopt.errors import ConfigError
+from lstmopt.models.lstm import LSTM
+from lstmopt.module import LSTMModule
 from lstmopt.tasks.classification import Classification
 from lstmopt.tasks.forecasting import Forecasting
 from lstmopt.tasks.language_modeling import LanguageModeling
@@ -128,6 +130,17 @@ def test_classification_metrics_and_majority():
     (predict,) = task.baselines(Sequences(torch.zeros(6, 4, 1), y)).values()
     prior = predict(Batch(torch.zeros(2, 4, 1), y[:2]))
     torch.testing.assert_close(prior.exp(), torch.tensor([[2, 1, 3], [2, 1, 3]]) / 6, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("lengths", [None, torch.tensor([5, 2, 1, 3])])
+def test_the_mean_of_all_valid_outputs(lengths):
+    module = LSTMModule(Classification(DataSpec("classification", 2, 3), "mean"), LSTM(2, 6), torch.optim.Adam)
+    x = torch.randn(4, 5, 2)
+    logits = module(Batch(x, torch.zeros(4, dtype=torch.long), lengths))
+    for row, steps in enumerate([5] * 4 if lengths is None else lengths.tolist()):
+        one, _ = module.model(x[row : row + 1, :steps])
+        by_hand = module.task.head(sum(one[0, step] for step in range(steps)) / steps)
+        torch.testing.assert_close(logits[row], by_hand)
 
 
 def test_tagging_does_not_count_padding():

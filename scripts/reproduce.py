@@ -1,0 +1,91 @@
+"""Run the documented experiments over seeds, and write what came out beside the published figures.
+
+    python scripts/reproduce.py --data-root DIR [--only adding_600 jsb] [--seeds 3] [--jobs 1] [--write docs/results.md]
+
+Each is `python train.py experiment=NAME seed=K` and where the data are, nothing else: the model is the one of the best
+validation, and the test set is read once, after the training. Runs lie in `--folder`, and those that are complete there
+are not repeated; with `--jobs` of two and more each run has one thread. DIR holds ett/, mnist/, polymusic/,
+tinyshakespeare/ and ucr/.
+"""
+
+import argparse
+import statistics
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from rich.progress import Progress
+from runs import about, program, results, rewrite
+
+# metric, `min` or `max`, what the project asks of itself, figures published for comparison
+RECIPES = {
+    "etth1_96": ("test/mse", "min", 0.358, "GRU 1.135, DLinear .381, PatchTST .375, SegRNN .351"),
+    "etth1_24": ("test/mse", "min", 0.288, "LSTMa .650, Informer .577"),
+    "jsb": ("test/nll", "min", 8.10, "LSTM 8.45, TCN 8.10"),
+    "mnist_rows": ("test/accuracy", "max", 0.991, "pixel by pixel: LSTM .872, TCN .990"),
+    "char_shakespeare": ("val/loss", "min", 1.48, "nanoGPT on a CPU 1.88"),
+    "adding_600": ("test/mse", "min", 1e-3, "LSTM .164, GRU 5.3e-5"),
+    "italy_power": ("test/accuracy", "max", 0.966, "LSTM-FCN .962"),
+    "arrow_head": ("test/accuracy", "max", 0.80, "LSTM-FCN .897, 1-NN DTW .663"),
+    "basic_motions": ("test/accuracy", "max", 1.0, ""),
+}
+
+
+def command(name, root):
+    """What is typed."""
+    if name == "adding_600":
+        return [f"experiment={name}"]
+    where = f"data.path={root}/tinyshakespeare/input.txt" if name == "char_shakespeare" else f"data.root={root}"
+    return [f"experiment={name}", where]
+
+
+def run(name, seed, options):
+    """The results of one run."""
+    folder = options.folder / name / str(seed)
+    done = results(folder)
+    if done is None or done["status"] != "completed":
+        words = [*command(name, options.data_root), f"seed={seed}", f"hydra.run.dir={folder}"]
+        program("train.py", words, folder / "log.txt", 1 if options.jobs > 1 else None)
+    return results(folder)
+
+
+def row(name, found):
+    """A line of the table."""
+    metric, mode, bar, published = RECIPES[name]
+    values = [result["metrics"][metric] for result in found]
+    mean = statistics.mean(values)
+    spread = f" ± {statistics.stdev(values):.2g}" if len(values) > 1 else ""
+    held = mean <= bar if mode == "min" else mean >= bar
+    seconds = statistics.mean(result["train_seconds"] for result in found)
+    memory = max(result["peak_memory_mb"] for result in found)
+    cells = [f"`{name}`", metric, f"{mean:.4g}{spread}", f"{len(found)}", f"{'≤' if mode == 'min' else '≥'} {bar:g}"]
+    cells += ["holds" if held else "**missed**", published, f"{found[0]['parameters']:,}"]
+    return f"| {' | '.join([*cells, f'{seconds:.0f}', f'{memory:.0f}'])} |"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-root", type=lambda path: Path(path).resolve(), required=True)
+    parser.add_argument("--only", nargs="+", choices=RECIPES, default=list(RECIPES))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--folder", type=lambda path: Path(path).resolve(), default=Path("reproduced").resolve())
+    parser.add_argument("--write", type=Path, help="a page whose part after the mark is replaced")
+    options = parser.parse_args()
+    pairs = [(name, seed) for name in options.only for seed in range(options.seeds)]
+    with ThreadPoolExecutor(options.jobs) as pool, Progress() as progress:
+        task = progress.add_task("runs", total=len(pairs))
+        waiting = {pair: pool.submit(run, *pair, options) for pair in pairs}
+        for future in waiting.values():
+            future.add_done_callback(lambda _: progress.advance(task))
+        found = {pair: future.result() for pair, future in waiting.items()}
+    lines = ["| experiment | metric | mean ± std | seeds | bar | | published | parameters | seconds | MB |"]
+    lines.append("|---" * 10 + "|")
+    lines += [row(name, [found[name, seed] for seed in range(options.seeds)]) for name in options.only]
+    text = "\n".join([about(f"scripts/reproduce.py --seeds {options.seeds} --jobs {options.jobs}"), "", *lines])
+    print(text)
+    if options.write:
+        rewrite(options.write, "reproduce", text)
+
+
+if __name__ == "__main__":
+    main()

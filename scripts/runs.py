@@ -1,0 +1,51 @@
+"""What scripts that train many times share: a run in a process of its own, and a page that shows what came out."""
+
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def program(name, words, log, threads=None):
+    """Run `name` of the checkout; what it says is added to the file `log`.
+
+    Raises:
+        RuntimeError: it ended with another code than 0; with the end of what it said.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+    with open(log, "a") as file:
+        code = subprocess.run([sys.executable, str(ROOT / name), *words], stdout=file, stderr=file, env=environment)
+    if code.returncode:
+        raise RuntimeError(f"{' '.join(words)} ended with {code.returncode}: {log.read_text()[-1500:]}")
+
+
+def results(folder):
+    """`results.json` of a run folder; None where there is none."""
+    path = Path(folder) / "results.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def about(command):
+    """Date, command, machine and versions, for the head of a table."""
+    cpu = platform.machine()
+    if Path("/proc/cpuinfo").is_file():
+        cpu = (re.findall(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text()) or [cpu])[0]
+    packages = ", ".join(f"{name} {version(name)}" for name in ("lstmopt", "torch", "pytorch-lightning"))
+    machine = f"{cpu}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    return f"{date.today()}, `{command}`; {machine}, {packages}."
+
+
+def rewrite(page, mark, text):
+    """Put `text` between `<!-- mark -->` and `<!-- /mark -->` of a page; without a second mark, up to its end."""
+    before, _, after = page.read_text().partition(f"<!-- {mark} -->")
+    rest = after.partition(f"<!-- /{mark} -->")[2]
+    end = f"<!-- /{mark} -->{rest}" if f"<!-- /{mark} -->" in after else ""
+    page.write_text(f"{before}<!-- {mark} -->\n{text.rstrip()}\n{end}")

@@ -1,0 +1,39 @@
+"""Every documented experiment: it composes, is allowed, and its result stands on the page of results."""
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from lstmopt import compat
+from lstmopt.conf_dir import conf_dir
+
+ROOT = Path(__file__).parents[2]
+EXPERIMENTS = sorted(file.stem for file in Path(conf_dir(), "experiment").glob("*.yaml") if file.stem != "none")
+
+
+def recipes():
+    sys.path.insert(0, str(ROOT / "scripts"))
+    spec = importlib.util.spec_from_file_location("reproduce", ROOT / "scripts" / "reproduce.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sys.path.remove(str(ROOT / "scripts"))
+    return module
+
+
+def test_each_is_run_by_the_script_and_stands_on_the_page():
+    assert len(EXPERIMENTS) >= 9
+    assert sorted(recipes().RECIPES) == EXPERIMENTS
+    rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "results.md").read_text(), re.M)
+    assert sorted(rows) == EXPERIMENTS
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_composes_and_is_allowed(name):
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        config = compose("train", recipes().command(name, "DIR"))
+    assert not compat.problems(config)
+    assert config.data.get("root", "DIR") == "DIR"
