@@ -13,10 +13,10 @@ from torchmetrics import MetricCollection
 
 from lstmopt.data.batch import Batch
 from lstmopt.distributed import together
-from lstmopt.models.sequence_model import SequenceModel, mean_valid
+from lstmopt.models.sequence_model import SequenceModel
 from lstmopt.optim.decay_groups import decay_groups
 from lstmopt.optim.second_order import SecondOrder
-from lstmopt.tasks.task import Task
+from lstmopt.tasks.task import Task, mean_of_steps
 
 
 class LSTMModule(pl.LightningModule):
@@ -53,8 +53,8 @@ class LSTMModule(pl.LightningModule):
         x, context = self.task.encode(batch)
         hidden, _ = self.model(x, batch.lengths)
         if self.model.return_sequences and not self.task.per_step:
-            pool = mean_valid if self.task.pooling == "mean" else self.model.last
-            hidden = pool(hidden, batch.lengths)
+            mean = self.task.pooling == "mean"
+            hidden = mean_of_steps(hidden, batch) if mean else self.model.last(hidden, batch.lengths)
         return self.task.decode(hidden, context)
 
     def training_loss(self, batch: Batch) -> Tensor:

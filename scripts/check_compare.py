@@ -20,12 +20,12 @@ from pathlib import Path
 
 import numpy as np
 import optuna
+from runs import rewrite
 
 from lstmopt.compare.arm_pruner import ArmPruner
 from lstmopt.compare.statistics import Effect, holm, paired_effect, shown_from, verdict
 
 ROOT = Path(__file__).resolve().parents[1]
-MARK = "<!-- check_compare -->"
 
 
 def pool(runs):
@@ -99,8 +99,7 @@ def main():
     text = "\n".join(lines)
     print(text)
     if options.write:
-        page = options.write.read_text()
-        options.write.write_text(f"{page.split(MARK)[0]}{MARK}\n{text}")
+        rewrite(options.write, "check_compare", text)
     sys.exit(not (rate <= 0.05 and min(better, worse) >= bar))
 
 

@@ -44,8 +44,6 @@ def about(command):
 
 
 def rewrite(page, mark, text):
-    """Put `text` between `<!-- mark -->` and `<!-- /mark -->` of a page; without a second mark, up to its end."""
-    before, _, after = page.read_text().partition(f"<!-- {mark} -->")
-    rest = after.partition(f"<!-- /{mark} -->")[2]
-    end = f"<!-- /{mark} -->{rest}" if f"<!-- /{mark} -->" in after else ""
-    page.write_text(f"{before}<!-- {mark} -->\n{text.rstrip()}\n{end}")
+    """Put `text` in the place of all that follows `<!-- mark -->` on a page."""
+    mark = f"<!-- {mark} -->"
+    page.write_text(f"{page.read_text().partition(mark)[0]}{mark}\n{text.rstrip()}\n")

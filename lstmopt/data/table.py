@@ -170,7 +170,8 @@ def _read_whole(path: str) -> Table | None:
     start = content.find(b"\n") + 1 or len(content)
     if b'"' in content or b"\0" in content or content.find(b"_", start) >= 0:
         return None
-    first = content[start : end if (end := content.find(b"\n", start)) >= 0 else len(content)]
+    end = content.find(b"\n", start)
+    first = content[start : end if end >= 0 else None]
     try:
         header, cells = ([cell.strip() for cell in line.decode().split(",")] for line in (content[:start], first))
     except UnicodeDecodeError:

@@ -10,8 +10,8 @@ class ChronoLSTM(LSTM):
 
         b_f = log(u),   b_i = -b_f,   u ~ uniform(1, longest - 1), anew for each unit
 
-    A forget gate of bias log(u) halves its cell about every u steps. With torch's biases a cell is forgotten after two
-    or three steps, and no gradient says that it should not be. What is computed is that of `LSTM`.
+    With a forget gate of bias log(u) a cell falls to 1/e in about u steps; with torch's biases, which are close to 0,
+    to a half in every step, and so does the gradient that could change that. What is computed is that of `LSTM`.
 
     Args:
         input_size: features F per step.
@@ -23,7 +23,7 @@ class ChronoLSTM(LSTM):
         return_sequences: as for `LSTM`.
         orthogonal: orthogonal recurrent matrices, gate by gate.
 
-    Reference: Tallec & Ollivier 2018, Can recurrent neural networks warp time?, equation 16.
+    Reference: Tallec & Ollivier 2018, Can recurrent neural networks warp time?
     """
 
     def __init__(

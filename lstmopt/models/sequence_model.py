@@ -48,12 +48,3 @@ def last_valid(values: Tensor, lengths: Tensor, before: Tensor) -> Tensor:
     """Values `[B, T, H]` at each sequence's last valid step, and `before` `[B, H]` where it has none, `[B, H]`."""
     last = values[torch.arange(len(values), device=values.device), lengths - 1]
     return torch.where((lengths > 0)[:, None], last, before.to(last.dtype))
-
-
-def mean_valid(out: Tensor, lengths: Tensor | None) -> Tensor:
-    """The mean over each sequence's valid steps, `[B, T, D]` to `[B, D]`."""
-    if lengths is None:
-        return out.mean(dim=1)
-    lengths = lengths.to(out.device)[:, None]
-    valid = torch.arange(out.shape[1], device=out.device) < lengths
-    return torch.where(valid[..., None], out, 0.0).sum(dim=1) / lengths

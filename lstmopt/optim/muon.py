@@ -66,7 +66,7 @@ class Muon(pytorch_optimizer.Muon):
 
     @staticmethod
     def _orthogonalize(group: dict[str, Any], updates: list[Tensor]) -> list[Tensor]:
-        """In float32 on a CPU: without arithmetic in bfloat16 a product takes a hundred times as long there."""
+        """In float32 on a CPU: without arithmetic in bfloat16 a product takes dozens of times as long there."""
         if updates[0].device.type != "cpu":
             return pytorch_optimizer.Muon._orthogonalize(group, updates)
         steps, weights = group["ns_steps"], group["ns_coeffs"]

@@ -125,6 +125,14 @@ def valid_steps(batch: Batch, steps: int) -> Tensor:
     return torch.arange(steps, device=batch.x.device) < batch.lengths.to(batch.x.device)[:, None]
 
 
+def mean_of_steps(out: Tensor, batch: Batch) -> Tensor:
+    """The mean over each sequence's valid steps, `[B, T, D]` to `[B, D]`."""
+    if batch.lengths is None:
+        return out.mean(dim=1)
+    valid = valid_steps(batch, out.shape[1])[..., None]
+    return torch.where(valid, out, 0.0).sum(dim=1) / valid.sum(dim=1)
+
+
 def all_samples(part: Split, at_most: int = 2_000) -> Batch:
     """The first samples of a part as one batch."""
     return part.batch(torch.arange(min(len(part), at_most)))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from lstmopt import compat
+from lstmopt import check, compat
 from lstmopt.conf_dir import conf_dir
 
 ROOT = Path(__file__).parents[2]
@@ -35,5 +35,5 @@ def test_each_is_run_by_the_script_and_stands_on_the_page():
 def test_composes_and_is_allowed(name):
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         config = compose("train", recipes().command(name, "DIR"))
-    assert not compat.problems(config)
+    assert not check.problems(config) and not compat.problems(config)
     assert config.data.get("root", "DIR") == "DIR"
