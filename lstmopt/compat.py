@@ -156,7 +156,7 @@ RULES = [
             cfg.model.get("return_sequences") is False
             and (_task(cfg) in ("LanguageModeling", "Polyphonic", "Tagging") or cfg.task.get("pooling") == "mean")
         ),
-        "model.return_sequences=false leaves one output per sequence, and this task needs one per step",
+        "model.return_sequences=false leaves one output per sequence, and this task needs those of all steps",
         "model.return_sequences=null",
     ),
     Rule(
