@@ -28,14 +28,14 @@ def compared(program, *words):
 
 
 def test_a_comparison_from_the_command_to_its_report(program):
-    code, out, err = compared(program, "--variants", *VARIANTS, "--seeds", "8")
+    code, out, err = compared(program, "--variants", *VARIANTS, "--seeds", "9")
     assert code == 0, err
     folder = program.folder / "multirun" / "c"
     found = json.loads((folder / "compare.json").read_text())
     arms = {one["variant"]: one for one in found["arms"]}
-    assert list(arms) == ["base", *VARIANTS] and found["seeds"] == list(range(8))
+    assert list(arms) == ["base", *VARIANTS] and found["seeds"] == list(range(9))
     assert arms["optimizer.lr=1e-6"]["verdict"] == "worse"
-    assert "given up after 7 seeds" in arms["optimizer.lr=1e-6"]["reason"] and arms["optimizer.lr=1e-6"]["seeds"] == 7
+    assert "given up after 8 seeds" in arms["optimizer.lr=1e-6"]["reason"] and arms["optimizer.lr=1e-6"]["seeds"] == 8
     for number, one in enumerate(found["arms"]):
         results = [
             json.loads((folder / str(number) / str(k) / "results.json").read_text()) for k in range(one["seeds"])
@@ -47,7 +47,7 @@ def test_a_comparison_from_the_command_to_its_report(program):
     assert len(re.findall('<img alt="(?:effects|curves)"', page)) == 2 and "http" not in page.split("<style>")[1]
     assert all(variant in page for variant in VARIANTS) and "optimizer=rmsprop" in out
     assert list((folder / "comparison").glob("events.*"))
-    again = compared(program, "--variants", *VARIANTS, "--seeds", "8")
+    again = compared(program, "--variants", *VARIANTS, "--seeds", "9")
     assert again[0] == 0 and json.loads((folder / "compare.json").read_text())["arms"] == found["arms"]
 
 
