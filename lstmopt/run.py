@@ -12,7 +12,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from lstmopt import check, compat, results, resume, run_facts, run_folder, targets
+from lstmopt import check, compat, drawing, results, resume, run_facts, run_folder, targets
 from lstmopt.build import Parts, build
 from lstmopt.callbacks.throughput import Throughput
 from lstmopt.checkpoint_file import read
@@ -189,15 +189,17 @@ def _test(parts: Parts, output_dir: Path, result: dict[str, Any]) -> None:
 
 def _compare(parts: Parts, output_dir: Path, result: dict[str, Any]) -> None:
     """Test metrics of the baselines, and the picture."""
+    from matplotlib.image import imsave
+
     task = parts.module.task
     scores = baselines(task, parts.datamodule)
     best = next(iter(scores))
     result["baseline"] = {"name": best, **scores[best], "all": scores}
-    picture = task.picture(parts.module.predict_batch, parts.datamodule.splits["test"])
-    picture.savefig(output_dir / "picture.png", dpi=100)
+    picture = drawing.pixels(task.picture(parts.module.predict_batch, parts.datamodule.splits["test"]))
+    imsave(output_dir / "picture.png", picture)
     for logger in parts.trainer.loggers:
         if isinstance(logger, RunTensorBoard):
-            logger.experiment.add_figure("test/picture", picture, parts.trainer.global_step)
+            logger.experiment.add_image("test/picture", picture, parts.trainer.global_step, dataformats="HWC")
 
 
 def _hparams(cfg: DictConfig, parts: Parts, result: dict[str, Any]) -> None:
