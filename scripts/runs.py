@@ -33,13 +33,17 @@ def results(folder):
     return json.loads(path.read_text()) if path.is_file() else None
 
 
+def cpu():
+    """What the processor calls itself."""
+    if Path("/proc/cpuinfo").is_file():
+        return (re.findall(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text()) or [platform.machine()])[0]
+    return platform.machine()
+
+
 def about(command):
     """Date, command, machine and versions, for the head of a table."""
-    cpu = platform.machine()
-    if Path("/proc/cpuinfo").is_file():
-        cpu = (re.findall(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text()) or [cpu])[0]
     packages = ", ".join(f"{name} {version(name)}" for name in ("lstmopt", "torch", "pytorch-lightning"))
-    machine = f"{cpu}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    machine = f"{cpu()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     return f"{date.today()}, `{command}`; {machine}, {packages}."
 
 

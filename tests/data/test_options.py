@@ -16,6 +16,7 @@ from lstmopt.data.etth1 import ETTh1
 from lstmopt.data.mackey_glass import MackeyGlass, integrate
 from lstmopt.data.mnist import MNIST
 from lstmopt.data.npz import NPZ
+from lstmopt.data.penn_treebank import PennTreebank
 from lstmopt.data.polymusic import PolyMusic
 from lstmopt.data.text_file import TextFile
 from lstmopt.errors import DataError
@@ -69,6 +70,29 @@ def test_bad_texts(content, expected, tmp_path):
         path.write_bytes(content)
     with pytest.raises(DataError, match=expected):
         TextFile(4, 0, str(path), "chars", 5, 0.1, 0.1).load()
+
+
+def test_penn_treebank(tmp_path):
+    folder = tmp_path / "ptb"
+    folder.mkdir()
+    with pytest.raises(DataError, match="ptb.train.txt, ptb.valid.txt, ptb.test.txt"):
+        PennTreebank(4, 0, str(tmp_path), 3).load()
+    (folder / "ptb.train.txt").write_text(" the cat sat \n the <unk> ran the end \n")
+    (folder / "ptb.valid.txt").write_text("a cat ran\n")
+    (folder / "ptb.test.txt").write_text("the cat\n")
+    with pytest.raises(DataError, match="ptb.test.txt is too short: it has 3 words"):
+        PennTreebank(4, 0, str(tmp_path), 3).load()
+    (folder / "ptb.test.txt").write_text("the cat sat\n")
+    spec, splits = PennTreebank(4, 0, str(tmp_path), 3).load()
+    assert spec.class_names == ["the", "<eos>", "cat", "sat", "<unk>", "ran", "end"] and spec.input_size == 7
+    train = every(splits["train"])
+    assert train.x.tolist() == [[0, 2, 3], [1, 0, 4], [5, 0, 6]]
+    assert train.y.tolist() == [[2, 3, 1], [0, 4, 5], [0, 6, 1]]
+    val = every(splits["val"])
+    assert val.x.tolist() == [[4, 2, 5]] and val.y.tolist() == [[2, 5, 1]]
+    (folder / "ptb.valid.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match=r"ptb\.valid\.txt is not text in UTF-8"):
+        PennTreebank(4, 0, str(tmp_path), 3).load()
 
 
 def idx(array):
