@@ -1,0 +1,83 @@
+"""What the defaults are worth: wall time to the best validation loss of plain Adam, on five tasks.
+
+    python scripts/compare_defaults.py --data-root DIR [--seeds 5] [--jobs 1] [--write docs/results.md]
+
+Plain is Adam at 0.001 with a static rate, no clipping, torch's initialisation, float32. Beside it, by
+`lstmopt-compare` on the same seeds: the defaults as they are, and what else could be default. A figure is the seconds
+of training until the plain run's best validation loss is reached, in units of what the plain run needed for it: the
+median over seeds, twice the length of the whole run where it never is. Bar: a geometric mean over tasks of 0.6.
+"""
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+
+from rich.progress import track
+from runs import about, program, rewrite
+
+PLAIN = ["optimizer=adam", "optimizer.lr=0.001", "gradient_clip=none", "lr_scheduler=none", "precision=fp32"]
+PLAIN += ["model.forget_bias=null", "model.orthogonal=false"]
+INITIALISED = "model.forget_bias=1.0 model.orthogonal=true"
+VARIANTS = {
+    "Adam 0.003, initialised": f"optimizer.lr=0.003 gradient_clip=norm {INITIALISED}",
+    "Adam 0.003, one-cycle": "optimizer.lr=0.003 gradient_clip=norm lr_scheduler=one_cycle",
+    "Adam 0.01, one-cycle": "optimizer.lr=0.01 gradient_clip=norm lr_scheduler=one_cycle",
+    "the same, 0.003, batch of 32": "optimizer.lr=0.003 gradient_clip=norm lr_scheduler=one_cycle data.batch_size=32",
+    "schedule-free 0.01": "optimizer=schedule_free optimizer.lr=0.01 gradient_clip=norm",
+    "schedule-free 0.03": "optimizer=schedule_free optimizer.lr=0.03 gradient_clip=norm",
+    "schedule-free 0.01, initialised": f"optimizer=schedule_free optimizer.lr=0.01 gradient_clip=norm {INITIALISED}",
+}
+TASKS = {
+    "co2": ["data=co2", "trainer.max_epochs=15"],
+    "mackey": ["data=mackey_glass", "trainer.max_epochs=6"],
+    "etth1": ["data=etth1", "data.root={root}", "data.target=[OT]", "trainer.max_epochs=8"]
+    + ["trainer.limit_train_batches=0.3", "trainer.limit_val_batches=0.4", "trainer.limit_test_batches=1"],
+    "jsb": ["data=polymusic", "data.root={root}", "data.batch_size=16", "trainer.max_epochs=15"],
+    "text": ["data=text", "data.path={root}/tinyshakespeare/input.txt", "trainer.max_epochs=6"]
+    + ["trainer.limit_train_batches=0.2", "trainer.limit_val_batches=0.2", "trainer.limit_test_batches=1"],
+}
+
+
+def ratios(task, options):
+    """Median time to the plain run's loss of each variant."""
+    folder = options.folder / task
+    if not (folder / "compare.json").is_file():
+        words = [word.format(root=options.data_root) for word in TASKS[task]] + PLAIN
+        words += ["callbacks.picture=null", "search/pruner=none", f"hydra.sweep.dir={folder}", "search.study=study"]
+        words += ["--variants", *VARIANTS.values(), "--seeds", str(options.seeds), "--jobs", str(options.jobs)]
+        program("scripts/compare.py", words, options.folder / f"{task}.log", 1)
+    base, *others = json.loads((folder / "compare.json").read_text())["arms"]
+    plain = {run["number"]: run for run in base["runs"]}
+    found = []
+    for arm in others:
+        runs = {run["number"]: run for run in arm["runs"]}
+        found.append([])
+        for number, one in plain.items():
+            reached = runs[number]["seconds_to_base"] if number in runs else None
+            found[-1].append((2 * one["seconds"] if reached is None else reached) / one["seconds_to_base"])
+    return [statistics.median(values) for values in found]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-root", type=lambda path: Path(path).resolve(), required=True)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--folder", type=lambda path: Path(path).resolve(), default=Path("defaults").resolve())
+    parser.add_argument("--write", type=Path, help="a page whose part between the marks is replaced")
+    options = parser.parse_args()
+    found = {task: ratios(task, options) for task in track(TASKS, "tasks")}
+    lines = [f"| in place of plain Adam | {' | '.join(found)} | geometric mean |", "|---" * (len(found) + 2) + "|"]
+    for number, name in enumerate(VARIANTS):
+        row = [values[number] for values in found.values()]
+        cells = [f"{value:.2f}" for value in [*row, statistics.geometric_mean(row)]]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    text = "\n".join([about(f"scripts/compare_defaults.py --seeds {options.seeds}"), "", *lines])
+    print(text)
+    if options.write:
+        rewrite(options.write, "compare_defaults", text)
+
+
+if __name__ == "__main__":
+    main()
