@@ -1,6 +1,6 @@
 """What the defaults are worth: wall time to the best validation loss of plain Adam, on five tasks.
 
-    python scripts/compare_defaults.py --data-root DIR [--seeds 5] [--jobs 1] [--write docs/results.md]
+    python scripts/compare_defaults.py --data-root DIR [--seeds 5] [--jobs 1] [--write docs/defaults.md]
 
 Plain is Adam at 0.001 with a static rate, no clipping, torch's initialisation, float32. Beside it, by
 `lstmopt-compare` on the same seeds: the defaults as they are, and what else could be default. A figure is the seconds
@@ -20,7 +20,7 @@ PLAIN = ["optimizer=adam", "optimizer.lr=0.001", "gradient_clip=none", "lr_sched
 PLAIN += ["model.forget_bias=null", "model.orthogonal=false"]
 INITIALISED = "model.forget_bias=1.0 model.orthogonal=true"
 VARIANTS = {
-    "Adam 0.003, initialised": f"optimizer.lr=0.003 gradient_clip=norm {INITIALISED}",
+    "the defaults: Adam 0.003, initialised": f"optimizer.lr=0.003 gradient_clip=norm {INITIALISED}",
     "Adam 0.003, one-cycle": "optimizer.lr=0.003 gradient_clip=norm lr_scheduler=one_cycle",
     "Adam 0.01, one-cycle": "optimizer.lr=0.01 gradient_clip=norm lr_scheduler=one_cycle",
     "the same, 0.003, batch of 32": "optimizer.lr=0.003 gradient_clip=norm lr_scheduler=one_cycle data.batch_size=32",

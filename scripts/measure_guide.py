@@ -3,11 +3,12 @@
     python scripts/measure_guide.py --data-root DIR [--seeds 5] [--only NAME ...] [--jobs 1] [--write docs/guide.md]
 
 Every claim of scripts/claims.yaml is one or more tests, each a variant beside a base with the same seeds on three data
-sets, by `lstmopt-compare` (searches: by `-m search=...`). The paired effects, logarithms of variant ÷ base, are pooled
-over sets and seeds, and tested by the permutation test that swaps base and variant within a seed of a set; p is
-adjusted for the number of all tests on the page (Holm). A run that diverges, or never reaches the base's loss, has the
-largest effect there is, e^5. A claim is supported where each of its tests shows the direction that it names, refuted
-where one shows the opposite, and otherwise not shown. What was run lies in `--folder` and is not run again.
+sets, by `lstmopt-compare` (searches: by `-m search=...`). The paired effects, logarithms of variant ÷ base, are divided
+by their root mean square in a set, so that no set outweighs the others, and tested over sets and seeds by the
+permutation test that swaps base and variant within a seed of a set; p is adjusted for the number of tests of a claim
+(Holm), as `lstmopt-compare` does for its variants. A run that diverges has the largest effect there is, e^5. A claim
+is supported where each of its tests shows the direction that it names, refuted where one shows the opposite, and
+otherwise not shown. What was run lies in `--folder` and is not run again.
 """
 
 import argparse
@@ -19,8 +20,9 @@ from pathlib import Path
 import numpy as np
 import yaml
 from rich.progress import track
-from runs import about, program, rewrite
+from runs import about, program, results, rewrite
 
+from lstmopt.compare.arms import read_curve
 from lstmopt.compare.statistics import ALPHA, holm, paired_effect
 
 CLAIMS = Path(__file__).with_name("claims.yaml")
@@ -29,13 +31,15 @@ MEASURED = {
     "loss": "validation loss",
     "test": "test loss",
     "seconds": "training time",
-    "time_to_base": "time to the base's loss",
+    "time_to_both": "time to the worse of both losses",
     "memory": "peak memory",
     "search": "best validation loss",
 }
-SPACE = ["trainer.limit_train_batches=20", "trainer.max_epochs=3", "search.n_trials=12", "search/pruner=none"]
-SPACE += ["optimizer.lr=tag(log,interval(1e-4,1e-1))", "callbacks.picture=null", "logger=none", "search.report=false"]
-SPACE += ["model.hidden_size=int(interval(16,64))", "data.batch_size=int(interval(16,64))"]
+TRIALS = 12
+SHORT = ["trainer.limit_train_batches=20", "trainer.max_epochs=3", f"search.n_trials={TRIALS}", "search/pruner=none"]
+SHORT += ["callbacks.picture=null", "logger=none", "search.report=false"]
+SPACE = ["optimizer.lr=tag(log,interval(1e-4,1e-1))", "model.hidden_size=int(interval(16,64))"]
+SPACE += ["data.batch_size=int(interval(16,64))"]
 GRID = ["optimizer.lr=0.0003,0.003,0.03", "model.hidden_size=24,48", "data.batch_size=24,48"]
 
 
@@ -49,6 +53,8 @@ class Test:
         of: what is compared, a key of `MEASURED`.
         less: whether the claim says that the variant has less of it, or more.
         effects: log of variant ÷ base, by data set and seed.
+        raw: p-value of the test by itself.
+        p: the same, adjusted for the number of tests of the claim.
     """
 
     claim: str
@@ -56,11 +62,17 @@ class Test:
     of: str
     less: bool
     effects: dict[str, list[float]] = field(default_factory=dict)
+    raw: float = 1.0
     p: float = 1.0
 
     @property
     def pooled(self):
-        return np.array([effect for effects in self.effects.values() for effect in effects])
+        """The effects of all sets, each divided by the root mean square of its set, which no swap changes."""
+        scaled = []
+        for effects in self.effects.values():
+            scale = float(np.sqrt(np.mean(np.square(effects))))
+            scaled += [effect / scale if scale else 0.0 for effect in effects]
+        return np.array(scaled)
 
     @property
     def verdict(self):
@@ -70,14 +82,26 @@ class Test:
 
 
 def value(run, of):
-    """What is compared, of a run in compare.json; infinite where it failed or never came there."""
+    """What is compared, of a run in compare.json; infinite where it failed."""
     if run is None:
         return math.inf
     if of == "test":
         return run["metrics"]["test/loss"]
-    keys = {"loss": "value", "seconds": "seconds", "memory": "peak_memory_mb", "time_to_base": "seconds_to_base"}
-    found = run[keys[of]]
-    return math.inf if found is None else found
+    return run[{"loss": "value", "seconds": "seconds", "memory": "peak_memory_mb"}[of]]
+
+
+def times_to_both(folders):
+    """Seconds of training until each of two runs is as good as the worse of them at its best.
+
+    Time to the base's own best would favour the base: it always comes there, and an equal variant half of the time.
+    """
+    curves = [read_curve(folder, "val/loss") for folder in folders]
+    worse = max(float(values.min()) for _, values in curves)
+    done = [results(folder) for folder in folders]
+    return [
+        run["train_seconds"] * float(steps[np.flatnonzero(values <= worse)[0]] + 1) / run["steps"]
+        for (steps, values), run in zip(curves, done, strict=True)
+    ]
 
 
 def logarithm(variant, base):
@@ -98,29 +122,37 @@ def compared(claim, name, words, tests, options):
     arms = json.loads((folder / "compare.json").read_text())["arms"]
     by_seed = [{run["number"]: run for run in arm["runs"]} for arm in arms]
     for test in tests:
-        variant = by_seed[1 + variants.index(test.variant)]
-        pairs = [(value(variant.get(k), test.of), value(by_seed[0].get(k), test.of)) for k in range(options.seeds)]
-        test.effects[name] = [logarithm(*pair) for pair in pairs]
+        number = 1 + variants.index(test.variant)
+        test.effects[name] = []
+        for k in range(options.seeds):
+            both = [by_seed[number].get(k), by_seed[0].get(k)]
+            if test.of == "time_to_both" and None not in both:
+                pair = times_to_both([folder / str(number) / str(k), folder / "0" / str(k)])
+            else:
+                pair = [value(run, test.of) for run in both]
+            test.effects[name].append(logarithm(*pair))
 
 
 def best_of_search(words, folder, log, seed, jobs):
     """The best value of a search."""
-    if not (folder / "sweep.json").is_file():
-        space = SPACE[:4] + GRID + SPACE[5:7] if "search=grid" in words else SPACE
-        typed = ["-m", *words, *space, f"seed={seed}", f"search.n_jobs={jobs}", f"hydra.sweep.dir={folder}"]
-        program("train.py", [*typed, "search.study=study"], log, 1)
-    trials = json.loads((folder / "sweep.json").read_text())["trials"]
-    return min(trial["value"] for trial in trials if trial["value"] is not None)
+    if not all(results(folder / str(number)) for number in range(TRIALS)):
+        typed = ["-m", *words, *SHORT, *(GRID if "search=grid" in words else SPACE), f"seed={seed}"]
+        typed += [f"search.n_jobs={jobs}", f"hydra.sweep.dir={folder}", "search.study=study"]
+        program("train.py", typed, log, 1)
+    found = [results(folder / str(number)) for number in range(TRIALS)]
+    return min(trial["best"] for trial in found if trial["status"] == "completed")
 
 
 def searched(name, words, base, tests, options):
     """Effects of searches beside a base search on a set."""
     found = {}
     for kind in [*base, *(test.variant for test in tests)]:
-        engine = kind.removeprefix("search=")
+        engine = kind.split()[0].removeprefix("search=")
         for seed in range(options.seeds):
             folder = options.folder / f"search-{engine}-{name}-{seed}"
-            found[kind, seed] = best_of_search([*words, kind], folder, folder.with_suffix(".log"), seed, options.jobs)
+            found[kind, seed] = best_of_search(
+                [*words, *kind.split()], folder, folder.with_suffix(".log"), seed, options.jobs
+            )
     for test in tests:
         test.effects[name] = [logarithm(found[test.variant, k], found[base[0], k]) for k in range(options.seeds)]
 
@@ -138,8 +170,9 @@ def measure(name, plan, options):
             kept = {word.partition("=")[0] for word in base}
             words = [word for word in words if word.partition("=")[0] not in kept]
             compared(claim.get("runs", name), data, [*words, *base], tests, options)
-    for test in tests:
-        test.p = paired_effect(np.zeros(len(test.pooled)), test.pooled).p
+    raw = [paired_effect(np.zeros(len(test.pooled)), test.pooled).p for test in tests]
+    for test, p, adjusted in zip(tests, raw, holm(raw), strict=True):
+        test.raw, test.p = p, adjusted
     return tests
 
 
@@ -174,7 +207,8 @@ def draw(tests, path):
     for number, test in enumerate(tests):
         for name, effects in test.effects.items():
             axes.plot(np.exp(effects), [number] * len(effects), "o", color=colours[name], alpha=0.5, markersize=4)
-        axes.plot(math.exp(float(np.median(test.pooled))), number, "k|", markersize=12)
+        middle = float(np.median([effect for effects in test.effects.values() for effect in effects]))
+        axes.plot(math.exp(middle), number, "k|", markersize=12)
     for name, colour in colours.items():
         axes.plot([], [], "o", color=colour, label=name)
     axes.axvline(1, color="0.7", zorder=0)
@@ -199,11 +233,14 @@ def main():
     options = parser.parse_args()
     found = {name: measure(name, plan, options) for name in track(options.only, "claims")}
     everything = [test for tests in found.values() for test in tests]
-    for test, adjusted in zip(everything, holm([test.p for test in everything]), strict=True):
-        test.p = adjusted
+    page = sum(adjusted <= ALPHA for adjusted in holm([test.raw for test in everything]))
+    shown_alone = sum(test.p <= ALPHA for test in everything)
     parts = {name: lines_of(plan["claims"][name], tests) for name, tests in found.items()}
     head = [about(f"scripts/measure_guide.py --seeds {options.seeds}"), ""]
-    head += [f"{len(everything)} tests of {len(found)} claims.", "", "| claim | verdict |", "|---|---|"]
+    head += [
+        f"{len(everything)} tests of {len(found)} claims; {shown_alone} show a direction, {page} also after Holm for"
+    ]
+    head += ["all tests on this page.", "", "| claim | verdict |", "|---|---|"]
     head += [f"| {plan['claims'][name]['claim']} | {whole} |" for name, (whole, _) in parts.items()]
     text = "\n".join([*head, "", *(line for _, lines in parts.values() for line in lines)])
     print(text)

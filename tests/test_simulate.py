@@ -53,7 +53,7 @@ def test_program_draws(monkeypatch, tmp_path, capsys):
     out = tmp_path / "cycle.png"
     run(monkeypatch, "lr_scheduler=one_cycle", "trainer.max_epochs=4", "--steps-per-epoch", 50, "--out", out)
     assert out.read_bytes()[:4] == b"\x89PNG"
-    assert "first 0.00012, highest 0.003 at step 59" in capsys.readouterr().out  # 30 % of 200 steps
+    assert "first 0.00036, highest 0.009 at step 59" in capsys.readouterr().out  # 30 % of 200 steps
 
 
 @pytest.mark.parametrize(
@@ -73,4 +73,4 @@ def test_mistakes_end_with_code_2(wrong, right, monkeypatch, capsys):
 
 def test_a_limit_of_steps_is_the_length(monkeypatch, tmp_path, capsys):
     run(monkeypatch, "lr_scheduler=one_cycle", "trainer.max_steps=70", "--out", tmp_path / "cycle.png")
-    assert "last 1.2e-08; 70 steps" in capsys.readouterr().out
+    assert "last 3.6e-08; 70 steps" in capsys.readouterr().out

@@ -223,7 +223,7 @@ def test_learning_rate_of_a_random_piece_is_scaled_for_its_step_only(text, tmp_p
     run.trainer.fit(run.module, datamodule=run.datamodule)
     assert len(set(lengths)) > 3
     batches = len(after) // 3
-    assert after == pytest.approx([0.001 * 0.95 ** (k // batches) for k in range(len(after))], rel=1e-12)
+    assert after == pytest.approx([0.003 * 0.95 ** (k // batches) for k in range(len(after))], rel=1e-12)
     assert during == pytest.approx([lr * n / 12 for lr, n in zip(after, lengths, strict=True)])
 
 

@@ -52,7 +52,7 @@ def test_a_comparison_from_the_command_to_its_report(program):
 
 
 def test_the_same_twice_in_two_processes_is_no_difference(tmp_path):
-    process = compare(tmp_path, "--variants", "optimizer.lr=0.001", "--seeds", "6", "--jobs", "2")
+    process = compare(tmp_path, "--variants", "optimizer.lr=0.003", "--seeds", "6", "--jobs", "2")
     _, err = process.communicate()
     assert process.returncode == 0, err
     base, same = json.loads((tmp_path / "multirun" / "c" / "compare.json").read_text())["arms"]

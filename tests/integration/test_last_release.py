@@ -12,6 +12,7 @@ FIXTURES = sorted((Path(__file__).parents[1] / "fixtures").glob("checkpoint-*.ck
 # python train.py with these, two epochs; last.ckpt of it
 MADE_BY = ["data=mackey_glass", "data.length=400", "data.input_length=8", "data.horizon=2", "data.batch_size=32"]
 MADE_BY += ["model.hidden_size=4", "lr_scheduler=reduce_on_plateau", "logger=none"]
+MADE_BY += ["optimizer.lr=0.001", "model.forget_bias=null", "model.orthogonal=false"]  # its defaults
 
 
 def test_there_is_one():
