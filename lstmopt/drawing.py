@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 def pixels(figure: "Figure") -> np.ndarray:
     """A figure, drawn once: height × width × 3, whole numbers up to 255.
 
-    `savefig` lays a figure out and draws it, and TensorBoard's `add_figure` draws it again: 1.6 s in place of 0.7.
+    `savefig` lays a figure out and draws it, and TensorBoard's `add_figure` does both again.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 

@@ -8,13 +8,11 @@ of training until the plain run's best validation loss is reached, in units of w
 median over seeds, twice the length of the whole run where it never is. Bar: a geometric mean over tasks of 0.6.
 """
 
-import argparse
 import json
 import statistics
-from pathlib import Path
 
 from rich.progress import track
-from runs import about, program, rewrite
+from runs import about, parser, program, rewrite
 
 PLAIN = ["optimizer=adam", "optimizer.lr=0.001", "gradient_clip=none", "lr_scheduler=none", "precision=fp32"]
 PLAIN += ["model.forget_bias=null", "model.orthogonal=false"]
@@ -60,13 +58,7 @@ def ratios(task, options):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-root", type=lambda path: Path(path).resolve(), required=True)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--folder", type=lambda path: Path(path).resolve(), default=Path("defaults").resolve())
-    parser.add_argument("--write", type=Path, help="a page whose part between the marks is replaced")
-    options = parser.parse_args()
+    options = parser(__doc__, 5, "defaults").parse_args()
     found = {task: ratios(task, options) for task in track(TASKS, "tasks")}
     lines = [f"| in place of plain Adam | {' | '.join(found)} | geometric mean |", "|---" * (len(found) + 2) + "|"]
     for number, name in enumerate(VARIANTS):

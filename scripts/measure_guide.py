@@ -11,7 +11,6 @@ is supported where each of its tests shows the direction that it names, refuted 
 otherwise not shown. What was run lies in `--folder` and is not run again.
 """
 
-import argparse
 import json
 import math
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 from rich.progress import track
-from runs import about, program, results, rewrite
+from runs import about, parser, program, results, rewrite
 
 from lstmopt.compare.arms import read_curve
 from lstmopt.compare.statistics import ALPHA, holm, paired_effect
@@ -223,14 +222,9 @@ def draw(tests, path):
 
 def main():
     plan = yaml.safe_load(CLAIMS.read_text())
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-root", type=lambda path: Path(path).resolve(), required=True)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--only", nargs="+", choices=plan["claims"], default=list(plan["claims"]))
-    parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--folder", type=lambda path: Path(path).resolve(), default=Path("guide").resolve())
-    parser.add_argument("--write", type=Path, help="a page whose part after the mark is replaced; guide.png beside it")
-    options = parser.parse_args()
+    arguments = parser(__doc__, 5, "guide")
+    arguments.add_argument("--only", nargs="+", choices=plan["claims"], default=list(plan["claims"]))
+    options = arguments.parse_args()
     found = {name: measure(name, plan, options) for name in track(options.only, "claims")}
     everything = [test for tests in found.values() for test in tests]
     page = sum(adjusted <= ALPHA for adjusted in holm([test.raw for test in everything]))

@@ -9,16 +9,14 @@ tinyshakespeare/, ucr/ and, where you have it, ptb/. What an experiment needs an
 Rows of experiments that `--only` leaves out stay on the page as they are.
 """
 
-import argparse
 import re
 import statistics
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
-from pathlib import Path
 
 import torch
 from rich.progress import Progress
-from runs import about, cpu, program, results, rewrite
+from runs import about, cpu, parser, program, results, rewrite
 
 # metric, `min` or `max`, what the project asks of itself, figures published for comparison
 RECIPES = {
@@ -49,7 +47,7 @@ def command(name, root):
 def lacking(name, root):
     """What it needs and this machine lacks; empty where it can run."""
     lacks = []
-    if name.endswith("ptb") or name.startswith("ptb"):
+    if "ptb" in name:
         lacks += [] if (root / "ptb" / "ptb.train.txt").is_file() else ["ptb/ptb.train.txt"]
     if name == "awd_ptb" and not torch.cuda.is_available():
         lacks.append("a GPU")
@@ -93,14 +91,9 @@ def earlier(page):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-root", type=lambda path: Path(path).resolve(), required=True)
-    parser.add_argument("--only", nargs="+", choices=RECIPES, default=list(RECIPES))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    parser.add_argument("--folder", type=lambda path: Path(path).resolve(), default=Path("reproduced").resolve())
-    parser.add_argument("--write", type=Path, help="a page whose part after the mark is replaced")
-    options = parser.parse_args()
+    arguments = parser(__doc__, 3, "reproduced")
+    arguments.add_argument("--only", nargs="+", choices=RECIPES, default=list(RECIPES))
+    options = arguments.parse_args()
     possible = [name for name in options.only if not lacking(name, options.data_root)]
     pairs = [(name, seed) for name in possible for seed in range(options.seeds)]
     with ThreadPoolExecutor(options.jobs) as pool, Progress() as progress:

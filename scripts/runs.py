@@ -1,5 +1,6 @@
 """What scripts that train many times share: a run in a process of its own, and a page that shows what came out."""
 
+import argparse
 import json
 import os
 import platform
@@ -31,6 +32,17 @@ def results(folder):
     """`results.json` of a run folder; None where there is none."""
     path = Path(folder) / "results.json"
     return json.loads(path.read_text()) if path.is_file() else None
+
+
+def parser(doc, seeds, folder):
+    """The options that such scripts share; the defaults are a number of seeds, and where runs lie."""
+    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--data-root", type=lambda path: Path(path).resolve(), required=True)
+    made.add_argument("--seeds", type=int, default=seeds)
+    made.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    made.add_argument("--folder", type=lambda path: Path(path).resolve(), default=Path(folder).resolve())
+    made.add_argument("--write", type=Path, help="a page whose part after the mark is replaced")
+    return made
 
 
 def cpu():

@@ -8,10 +8,11 @@ import torch
 from lstmopt.data.batch import DataSpec, Split
 from lstmopt.data.datamodule import DataModule
 from lstmopt.data.splits import Text
+from lstmopt.data.text_file import UNKNOWN
 from lstmopt.errors import DataError
 
 PARTS = {"train": "ptb.train.txt", "val": "ptb.valid.txt", "test": "ptb.test.txt"}
-END, UNKNOWN = "<eos>", "<unk>"
+END = "<eos>"
 
 
 class PennTreebank(DataModule):
