@@ -7,8 +7,7 @@ import torch
 
 from lstmopt.data.batch import DataSpec, Split
 from lstmopt.data.datamodule import DataModule
-from lstmopt.data.splits import Text
-from lstmopt.data.text_file import UNKNOWN
+from lstmopt.data.text_file import UNKNOWN, read_text, stretches
 from lstmopt.errors import DataError
 
 PARTS = {"train": "ptb.train.txt", "val": "ptb.valid.txt", "test": "ptb.test.txt"}
@@ -56,21 +55,11 @@ class PennTreebank(DataModule):
         number = {word: index for index, word in enumerate(vocabulary)}
         splits: dict[str, Split] = {}
         for part, found in words.items():
-            if len(found) <= self.sequence_length:
-                raise DataError(
-                    f"{folder / PARTS[part]} is too short: it has {len(found)} words"
-                    f" and one stretch needs {self.sequence_length + 1}",
-                    "type a smaller data.sequence_length, or give more text",
-                )
             tokens = torch.tensor([number.get(word, number[UNKNOWN]) for word in found])
-            splits[part] = Text(tokens, self.sequence_length)
+            splits[part] = stretches(tokens, self.sequence_length, f"{folder / PARTS[part]} is too short: it has")
         size = len(vocabulary)
         return DataSpec("language_modeling", size, size, class_names=vocabulary, separator=" "), splits
 
     @staticmethod
     def _words(path: Path) -> list[str]:
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path} is not text in UTF-8: {error}", "save it as UTF-8") from None
-        return [word for line in lines for word in (*line.split(), END)]
+        return [word for line in read_text(path).splitlines() for word in (*line.split(), END)]

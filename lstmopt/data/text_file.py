@@ -78,19 +78,36 @@ class TextFile(DataModule):
         if not Path(self.path).is_file():
             kind = "is a folder" if Path(self.path).is_dir() else "does not exist"
             raise DataError(f"data.path={self.path} {kind}", "type data.path= and the path of a text file")
-        try:
-            text = Path(self.path).read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise DataError(f"{self.path} is not text in UTF-8: {error}", "save it as UTF-8") from None
+        text = read_text(Path(self.path))
         if not text:
             raise DataError(f"{self.path} is empty", "type data.path= and the path of a text file")
         return text
 
     def _part(self, name: str, stream: Tensor) -> Text:
-        if len(stream) <= self.sequence_length:
-            raise DataError(
-                f"{self.path} is too short: its {name} part has {len(stream)} tokens"
-                f" and one stretch needs {self.sequence_length + 1}",
-                "type a smaller data.sequence_length, or give more text",
-            )
-        return Text(stream, self.sequence_length)
+        return stretches(stream, self.sequence_length, f"{self.path} is too short: its {name} part has")
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8.
+
+    Raises:
+        DataError: it is something else.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not text in UTF-8: {error}", "save it as UTF-8") from None
+
+
+def stretches(tokens: Tensor, length: int, too_few: str) -> Text:
+    """Token numbers `[N]` as stretches of `length` inputs, each with the token after them.
+
+    Raises:
+        DataError: not one stretch; the message begins with `too_few`.
+    """
+    if len(tokens) <= length:
+        raise DataError(
+            f"{too_few} {len(tokens)} tokens and one stretch needs {length + 1}",
+            "type a smaller data.sequence_length, or give more text",
+        )
+    return Text(tokens, length)

@@ -80,7 +80,7 @@ def test_penn_treebank(tmp_path):
     (folder / "ptb.train.txt").write_text(" the cat sat \n the <unk> ran the end \n")
     (folder / "ptb.valid.txt").write_text("a cat ran\n")
     (folder / "ptb.test.txt").write_text("the cat\n")
-    with pytest.raises(DataError, match="ptb.test.txt is too short: it has 3 words"):
+    with pytest.raises(DataError, match="ptb.test.txt is too short: it has 3 tokens"):
         PennTreebank(4, 0, str(tmp_path), 3).load()
     (folder / "ptb.test.txt").write_text("the cat sat\n")
     spec, splits = PennTreebank(4, 0, str(tmp_path), 3).load()
