@@ -62,7 +62,7 @@ class Variants(Sweep):
         return shlex.split(values[KEY])
 
     def _try_one(self) -> None:
-        """Compose all of them, and check each as a run would be checked."""
+        """Compose all of them, check each as a run would be checked, and read the base's data."""
         problems = []
         for variant in self.sampler(0).variants:
             try:
@@ -77,6 +77,7 @@ class Variants(Sweep):
                 found = [str(error)]
             problems += [f"{variant or 'the base'}: {problem}" for problem in found]
         self._refuse(list(dict.fromkeys(problems)))
+        self.read_data(self.composed([]))
 
     def label(self, number: int) -> str:
         """A variant by its name in tables."""

@@ -45,6 +45,7 @@ class Sweep:
 
     Raises:
         ConfigError: all that is wrong, before any trial.
+        DataError: the data are missing or not usable.
     """
 
     least_seeds = 5  # where a pruner compares seeds
@@ -105,12 +106,22 @@ class Sweep:
         return found
 
     def _try_one(self) -> None:
-        """Compose the first point, so that a key or an option that does not exist is told before any trial."""
+        """Compose the first point and read its data, so that a key or an option that does not exist, or a file that
+        cannot be used, is told before any trial."""
         chosen: dict[str, Any] = {}
         for dimension in self.space.dimensions:
             if dimension.exists(self.space.fixed | chosen):
                 chosen[dimension.key] = space.values(dimension.distribution, 2)[0]
-        self.composed(self.words(chosen))
+        self.read_data(self.composed(self.words(chosen)))
+
+    def read_data(self, config: DictConfig) -> None:
+        """Read the data of a trial, where trials run on this machine.
+
+        Raises:
+            DataError: they are missing or not usable.
+        """
+        if not self.search.cluster and self.config.hydra.launcher._target_ == BASIC:
+            make(config.data).load()
 
     def words(self, values: dict[str, Any]) -> list[str]:
         """What is typed for a point of the space."""

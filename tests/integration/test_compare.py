@@ -85,6 +85,10 @@ def test_killed_and_begun_again_no_run_is_repeated(program):
         (["optimizer=adam,sgd", "--variants", "gradient_clip=none"], ["--variants optimizer=adam optimizer=sgd"]),
         (["--variants", "gradient_clip=none", "--seeds", "1"], ["--seeds 2 or more"]),
         (["--variants", "optimizer=sgd seed=3"], ["type seed=3 before --variants"]),
+        (
+            ["data=csv", "data.path=none.csv", "data.target=a", "--variants", "optimizer=sgd"],
+            ["data.path=none.csv does not exist", "path of a CSV file"],
+        ),
     ],
 )
 def test_what_cannot_work_is_told_before_any_run(words, told, program):

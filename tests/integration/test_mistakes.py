@@ -59,6 +59,8 @@ MISTAKES = {
     "data=csv data.path=text.csv data.target=a": ["column b", "'x' in line 3"],
     "data=csv data.path=short.csv data.target=a": ["too short", "needs 120", "data.input_length"],
     "data=csv data.path=good.csv data.target=a data.time_column=date": ["no column date"],
+    "-m search=random data=csv data.path=none.csv data.target=a": ["none.csv does not exist", "path of a CSV file"],
+    "-m search=tpe search.n_jobs=2 data=csv data.path=short.csv data.target=a": ["too short", "data.input_length"],
     "data=text data.path=none.txt": ["none.txt does not exist"],
     "data=text data.path=note.txt": ["too short", "data.sequence_length"],
     "data=ucr data.root=.": ["ItalyPowerDemand_TRAIN.ts", "timeseriesclassification.com", "data.root="],
