@@ -17,14 +17,16 @@ from runs import about, parser, program, rewrite
 PLAIN = ["optimizer=adam", "optimizer.lr=0.001", "gradient_clip=none", "lr_scheduler=none", "precision=fp32"]
 PLAIN += ["model.forget_bias=null", "model.orthogonal=false"]
 INITIALISED = "model.forget_bias=1.0 model.orthogonal=true"
+SCHEDULE_FREE = "optimizer=schedule_free gradient_clip=norm"
 VARIANTS = {
-    "the defaults: Adam 0.003, initialised": f"optimizer.lr=0.003 gradient_clip=norm {INITIALISED}",
+    "the defaults: schedule-free 0.01, initialised": f"{SCHEDULE_FREE} optimizer.lr=0.01 {INITIALISED}",
+    "the same, 0.02": f"{SCHEDULE_FREE} optimizer.lr=0.02 {INITIALISED}",
+    "the same, 0.03": f"{SCHEDULE_FREE} optimizer.lr=0.03 {INITIALISED}",
+    "the same, 0.01, not initialised": f"{SCHEDULE_FREE} optimizer.lr=0.01",
+    "the same, 0.01, batch of 32": f"{SCHEDULE_FREE} optimizer.lr=0.01 {INITIALISED} data.batch_size=32",
+    "Adam 0.003, initialised": f"optimizer.lr=0.003 gradient_clip=norm {INITIALISED}",
     "Adam 0.003, one-cycle": "optimizer.lr=0.003 gradient_clip=norm lr_scheduler=one_cycle",
     "Adam 0.01, one-cycle": "optimizer.lr=0.01 gradient_clip=norm lr_scheduler=one_cycle",
-    "the same, 0.003, batch of 32": "optimizer.lr=0.003 gradient_clip=norm lr_scheduler=one_cycle data.batch_size=32",
-    "schedule-free 0.01": "optimizer=schedule_free optimizer.lr=0.01 gradient_clip=norm",
-    "schedule-free 0.03": "optimizer=schedule_free optimizer.lr=0.03 gradient_clip=norm",
-    "schedule-free 0.01, initialised": f"optimizer=schedule_free optimizer.lr=0.01 gradient_clip=norm {INITIALISED}",
 }
 TASKS = {
     "co2": ["data=co2", "trainer.max_epochs=15"],

@@ -79,8 +79,9 @@ def main():
     print("| task | optimizer | steps | train/loss | val/loss | ms/step | seconds to Adam's loss | Adam's seconds |")
     print("|---|---|---|---|---|---|---|---|")
     for task in options.tasks:
+        plain = [*TASKS[task], "optimizer=adam"]
         tried = {
-            lr: [train([*TASKS[task], f"optimizer.lr={lr}"], options.epochs, s) for s in options.seeds] for lr in GRID
+            lr: [train([*plain, f"optimizer.lr={lr}"], options.epochs, seed) for seed in options.seeds] for lr in GRID
         }
         best = min(tried, key=lambda lr: mean(record.train[-1] for record, _ in tried[lr]))
         adam = tried[best]

@@ -161,7 +161,7 @@ def measure(name, plan, options):
     claim = plan["claims"][name]
     tests = [Test(name, **one) for one in claim["tests"]]
     for data in claim.get("sets", plan["default"]):
-        words = [word.format(root=options.data_root) for word in plan["sets"][data]]
+        words = ["optimizer=adam", *(word.format(root=options.data_root) for word in plan["sets"][data])]
         base = claim.get("base", [])
         if tests[0].of == "search":
             searched(data, [word for word in words if not word.startswith("trainer")], base, tests, options)
@@ -187,7 +187,7 @@ def lines_of(claim, tests):
     """The part of the page about a claim."""
     verdicts = {test.verdict for test in tests}
     whole = "refuted" if "refuted" in verdicts else "supported" if verdicts == {"supported"} else "not shown"
-    base = " ".join(f"`{word}`" for word in claim.get("base", [])) or "the defaults"
+    base = " ".join(f"`{word}`" for word in claim.get("base", [])) or "the defaults with `optimizer=adam`"
     lines = [f"### {claim['claim']}", "", f"**{whole}.** {claim.get('note', '')}".strip() + f" Base: {base}.", ""]
     lines += [f"| variant | of | {' | '.join(tests[0].effects)} | p | |", "|---" * (len(tests[0].effects) + 4) + "|"]
     for test in tests:

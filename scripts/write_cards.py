@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 ROOT = Path(__file__).resolve().parents[1]
 CARDS = ROOT / "docs" / "techniques"
 NOTES = yaml.safe_load((CARDS / "notes.yaml").read_text())
-DEFAULTS = {
+BESIDE = {
     "optimizer": "adam",
     "lr_scheduler": "none",
     "gradient_clip": "norm",
@@ -59,12 +59,12 @@ def summary(text):
 
 def figure(group, option, results):
     """The validation loss beside the default's; beside it what the technique acts on. Gives the file's name."""
-    result, default = results[group][option], results[group].get(DEFAULTS[group], {})
+    result, default = results[group][option], results[group].get(BESIDE[group], {})
     panel = {"lr_scheduler": "lr", "gradient_clip": "norm"}.get(group)
     drawing = Figure(figsize=(8 if panel else 4.5, 2.8), layout="constrained")
     axes = drawing.subplots(1, 2 if panel else 1, squeeze=False)[0]
-    if option != DEFAULTS[group] and "curve" in default:
-        axes[0].plot(*zip(*default["curve"], strict=True), color="0.6", label=DEFAULTS[group])
+    if option != BESIDE[group] and "curve" in default:
+        axes[0].plot(*zip(*default["curve"], strict=True), color="0.6", label=BESIDE[group])
     axes[0].plot(*zip(*result["curve"], strict=True), color="tab:orange", label=option)
     axes[0].set(xlabel="step", ylabel="val/loss", yscale="log")
     axes[0].legend()
@@ -89,8 +89,8 @@ def measured(group, option, results):
     if "refused" in result:
         reason = "\n".join("    " + line for line in result["refused"].splitlines())
         return ["On the machine of the measurements it is refused:", "", reason, ""]
-    default = results[group][DEFAULTS[group]]
-    rows = [(f"`{option}`", result)] + ([] if result is default else [(f"`{DEFAULTS[group]}`", default)])
+    default = results[group][BESIDE[group]]
+    rows = [(f"`{option}`", result)] + ([] if result is default else [(f"`{BESIDE[group]}`", default)])
     lines = ["| | val/loss | test/mse | steps | seconds | peak memory |", "|---|---|---|---|---|---|"]
     for name, r in rows:
         lines.append(
@@ -151,11 +151,11 @@ def main():
         "One page each: what it is, when it is for, what it costs, its source, its keys, and one run on the default",
         "data. One run of one seed shows that a technique works, not that it is better.",
         "",
-        table("", DEFAULTS),
+        table("", BESIDE),
         "",
         "## What they are assembled with",
         "",
-        table("", [group for group in NOTES if group not in DEFAULTS]),
+        table("", [group for group in NOTES if group not in BESIDE]),
         "",
     ]
     (CARDS / "README.md").write_text("\n".join(index))
@@ -163,7 +163,7 @@ def main():
     begin, end = "<!-- techniques -->", "<!-- end of techniques -->"
     text = readme.read_text()
     before, rest = text.split(begin)
-    readme.write_text(f"{before}{begin}\n{table('docs/techniques/', DEFAULTS)}\n{end}{rest.split(end)[1]}")
+    readme.write_text(f"{before}{begin}\n{table('docs/techniques/', BESIDE)}\n{end}{rest.split(end)[1]}")
 
 
 if __name__ == "__main__":

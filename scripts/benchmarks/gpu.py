@@ -90,7 +90,7 @@ def recorded(device, hidden, length):
     clock = Clock()
     overrides = ["data=mackey_glass", "data.horizon=24", f"data.input_length={length}", f"model.hidden_size={hidden}"]
     overrides += [f"trainer={'gpu_graph' if device == 'cuda' else 'default'}", "trainer.max_epochs=99"]
-    overrides += ["trainer.check_val_every_n_epoch=99", "callbacks.early_stopping=null"]
+    overrides += ["trainer.check_val_every_n_epoch=99", "callbacks.early_stopping=null", "optimizer=adam"]
     with tempfile.TemporaryDirectory() as folder, suppress(Done):
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             cfg = compose(

@@ -95,7 +95,8 @@ class Clock:
 
 def work(options):
     """The overrides that say what is trained."""
-    return ["data=csv", f"data.path={options.data_root}/ett/ETTh1.csv", "data.target=OT", "data.features=[]"]
+    data = ["data=csv", f"data.path={options.data_root}/ett/ETTh1.csv", "data.target=OT", "data.features=[]"]
+    return [*data, "optimizer=adam"]
 
 
 def val_loss(options, precision):

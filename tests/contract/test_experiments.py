@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 
 from lstmopt import check, compat
@@ -29,6 +30,13 @@ def test_each_is_run_by_the_script_and_stands_on_the_page():
     assert sorted(recipes().RECIPES) == EXPERIMENTS
     rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "results.md").read_text(), re.M)
     assert sorted(rows) == EXPERIMENTS
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_names_its_optimizer_and_rate(name):
+    """So that another default leaves a documented result as it is."""
+    text = Path(conf_dir(), "experiment", f"{name}.yaml").read_text()
+    assert "  - override /optimizer: " in text and "lr" in yaml.safe_load(text)["optimizer"]
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -98,6 +98,15 @@ def test_what_is_instantiated_holds_plain_lists():
     assert type(optimizer.keywords["betas"]) is list
 
 
+def test_a_schedule_brings_adam_along_where_no_optimizer_is_named():
+    schedules = {file.stem for file in (CONF / "lr_scheduler").glob("*.yaml")} - {"none"}
+    assert len(schedules) >= 9 and composed().optimizer._target_ == "pytorch_optimizer.ScheduleFreeAdamW"
+    for name in schedules:
+        plain, named = composed(f"lr_scheduler={name}"), composed(f"lr_scheduler={name}", "optimizer=rmsprop")
+        assert plain.optimizer._target_ == "torch.optim.Adam" and "schedule_free" not in plain.callbacks
+        assert named.optimizer._target_ == "torch.optim.RMSprop"
+
+
 def test_every_key_of_an_option_has_its_type_checked():
     """A word where a number belongs is found in every option, whatever its target."""
     checked = 0

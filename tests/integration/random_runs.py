@@ -19,11 +19,14 @@ SERIES = ["data=mackey_glass", "data.input_length=8", "data.horizon=2", "data.le
 
 def some_options(rng, text):
     """A random configuration; `text` is a file to read where the state is carried (tbptt)."""
-    optimizer = rng.choice(["adam", "sgd", "rmsprop", "lbfgs"])
+    optimizer = rng.choice(["adam", "schedule_free", "sgd", "rmsprop", "lbfgs"])
     options = [*BASE, f"optimizer={optimizer}", f"seed={rng.randrange(100)}"]
     options += [f"precision={rng.choice(['fp32', 'bf16_mixed'])}"]
     options += [f"trainer.val_check_interval={rng.choice(['1.0', '0.5'])}"]
-    options += [f"lr_scheduler={rng.choice(['none', 'one_cycle', 'reduce_on_plateau', 'cosine'])}"]
+    schedule = rng.choice(["none", "one_cycle", "reduce_on_plateau", "cosine"])
+    options += [f"lr_scheduler={schedule}"]
+    if (optimizer, schedule) == ("schedule_free", "one_cycle"):
+        options += ["callbacks.lr_schedule.cycle_momentum=false"]
     options += [f"callbacks.last_checkpoint.every_n_steps={rng.choice(['null', 1, 4])}"]
     if optimizer == "lbfgs":
         return [*options, *SERIES, f"trainer.limit_train_batches={BATCHES}", "gradient_clip=none"]

@@ -98,7 +98,7 @@ def test_other_data_are_refused(program):
 @pytest.mark.parametrize("schedule", ["none", "cosine", "one_cycle"])
 def test_an_allowed_learning_rate_is_used(schedule, program):
     """Ten times the rate: every rate that is logged from there on is ten times that of the run without."""
-    options = [*SMALL, f"lr_scheduler={schedule}", "trainer.log_every_n_steps=1"]
+    options = [*SMALL, f"lr_scheduler={schedule}", "optimizer.lr=0.003", "trainer.log_every_n_steps=1"]
     first = program(*options, "hydra.run.dir=a", "callbacks.last_checkpoint.every_n_steps=1")
     assert first.returncode == 0, first.stderr
     for name, more in (("same", []), ("new", ["optimizer.lr=0.03", "resume.allow=[optimizer]"])):
@@ -110,7 +110,8 @@ def test_an_allowed_learning_rate_is_used(schedule, program):
         assert stopped == -9
         done = program(*options, *more, f"hydra.run.dir={name}")
         assert done.returncode == 0, done.stderr
-    rates = {name: dict(curves(program.folder / name)["lr-Adam"]) for name in ("a", "same", "new")}
+    name = "lr-ScheduleFreeAdamW" if schedule == "none" else "lr-Adam"
+    rates = {folder: dict(curves(program.folder / folder)[name]) for folder in ("a", "same", "new")}
     assert rates["same"] == rates["a"]
     for step, rate in rates["same"].items():
         assert rates["new"][step] == pytest.approx(10 * rate if step >= 6 else rate, rel=1e-5)

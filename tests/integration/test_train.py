@@ -62,7 +62,7 @@ def test_a_run_leaves_what_the_contract_says(program):
     assert found["seed"] == 0 and found["checkpoint"] == "checkpoints/best.ckpt"
     assert set(SHORT) <= set(found["overrides"]) and "torch" in found["versions"]
     curves = scalars(run)
-    assert {"train/loss", "val/loss", "lr-Adam", "grad_norm/before", "grad_norm/after"} <= set(curves)
+    assert {"train/loss", "val/loss", "lr-ScheduleFreeAdamW", "grad_norm/before", "grad_norm/after"} <= set(curves)
     assert len(curves["train/loss"]) == found["steps"] and len(curves["val/loss"]) == 2
     assert all(after <= 1.0001 for _, after in curves["grad_norm/after"])
     events = EventAccumulator(str(run)).Reload()
