@@ -43,7 +43,7 @@ def test_the_default_ends_the_run_and_keeps_the_last_good_files(program, monkeyp
     lines = done.stderr.strip().splitlines()
     assert len(lines) <= 5 and "Traceback" not in done.stderr
     assert f"step {2 * STEPS + 1} (epoch 3, batch 2): the loss is nan and the gradient norm nan" in lines[0]
-    assert "learning rate 0.003" in lines[0] and "callbacks.gradient_clip.nonfinite=skip" in lines[1]
+    assert "learning rate 0.01" in lines[0] and "callbacks.gradient_clip.nonfinite=skip" in lines[1]
     best, last, *_ = checkpoints(program.folder / "run")
     assert best["global_step"] <= last["global_step"] == 2 * STEPS
     found = json.loads((program.folder / "run" / "results.json").read_text())

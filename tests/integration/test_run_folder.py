@@ -54,7 +54,7 @@ def test_last_is_last_where_nothing_gets_better(program):
 # what is typed when the run goes on: words of the answer
 OTHERS = {
     "seed=1": ["seed is 0 there and 1 here", "resume.allow=[seed]"],
-    "optimizer.lr=0.5": ["optimizer.lr is 0.003 there and 0.5 here", "resume.allow=[optimizer.lr]"],
+    "optimizer.lr=0.5": ["optimizer.lr is 0.01 there and 0.5 here", "resume.allow=[optimizer.lr]"],
     "optimizer=rmsprop": ["optimizer._target_", "RMSprop"],
     "model.hidden_size=8": ["model.hidden_size is 6 there and 8 here"],
     "model=layer_norm_lstm": ["model._target_"],
