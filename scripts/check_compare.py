@@ -31,8 +31,8 @@ ROOT = Path(__file__).resolve().parents[1]
 def pool(runs):
     """The best validation losses of so many seeds."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, str(ROOT / "train.py"), "-m", f"seed=range(0,{runs})", "optimizer=adam", "trainer.max_epochs=3"]
-        command += ["logger=none", "callbacks.picture=null", f"hydra.sweep.dir={folder}/sweep"]
+        command = [sys.executable, str(ROOT / "train.py"), "-m", f"seed=range(0,{runs})", "optimizer=adam"]
+        command += ["trainer.max_epochs=3", "logger=none", "callbacks.picture=null", f"hydra.sweep.dir={folder}/sweep"]
         subprocess.run(command, check=True, capture_output=True)
         found = json.loads(Path(folder, "sweep", "sweep.json").read_text())["trials"]
     return np.array([trial["value"] for trial in found])
