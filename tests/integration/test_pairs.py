@@ -125,7 +125,7 @@ def refused_pairs(choices, data):
     base = plain(composed({}, data))
     for g, h in itertools.combinations(GROUPS, 2):
         for a, b in itertools.product(choices[g], choices[h]):
-            if {g, h} == {"optimizer", "gradient_clip"}:  # some optimizers bring their clipping along
+            if "optimizer" in (g, h) and {g, h} & {"gradient_clip", "lr_scheduler"}:  # one brings the other along
                 cfg = composed({g: a, h: b}, data)
             else:
                 cfg = OmegaConf.create(both(base, plain(alone[g, a]), plain(alone[h, b])))
