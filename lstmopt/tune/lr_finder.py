@@ -9,12 +9,13 @@ from omegaconf import DictConfig
 
 from lstmopt.tune.range_test import RangeTest
 from lstmopt.tune.short_run import short_run
-from lstmopt.tune.valley import Valley, valley
+from lstmopt.tune.valley import BELOW, Valley, valley
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SEEDS = 3
+AVERAGED = 1.0  # takes the place of BELOW where an average of the weights is evaluated, which quiets larger steps
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def find_lr(cfg: DictConfig, seeds: int = SEEDS) -> FoundRate:
         test = RangeTest()
         datamodule = short_run(cfg, test, test.steps, (cfg.seed + 7919 * (k + 1)) % 2**32, datamodule)
         curves.append((test.rates[: len(test.losses)], test.losses))
-    found = valley(curves)
+    found = valley(curves, AVERAGED if (cfg.callbacks or {}).get("schedule_free") else BELOW)
     return FoundRate(float(f"{found.rate:.1e}"), curves, found, time.monotonic() - began)
 
 

@@ -10,7 +10,7 @@ from lstmopt.errors import ConfigError
 FIRST = 10  # steps whose mean is the first loss
 SMOOTHED = 4.0  # steps, standard deviation of the kernel
 RISE = 0.1  # of the lowest loss, or of the fall where that is less: above it the valley ends
-BELOW = 10.0  # the suggested rate is this many times smaller than the one at the valley's end
+BELOW = 10.0  # so many times smaller than the rate at the valley's end is the suggested one
 LEAST_FALL = 0.02  # of the first loss
 
 Array = NDArray[np.float64]
@@ -37,8 +37,8 @@ class Valley:
     scales: list[float]
 
 
-def valley(curves: list[tuple[list[float], list[float]]]) -> Valley:
-    """A tenth of the rate at which the smoothed median of the curves begins to rise again.
+def valley(curves: list[tuple[list[float], list[float]]], below: float = BELOW) -> Valley:
+    """A tenth of the rate at which the smoothed median of the curves begins to rise again, or another part of it.
 
     Each curve is divided by its first loss, the mean of ten steps. At each rate the median is taken, in which a curve
     that ended is infinite, and smoothed along the rates by a Gaussian kernel. The lowest point itself lies anywhere on
@@ -47,6 +47,7 @@ def valley(curves: list[tuple[list[float], list[float]]]) -> Valley:
 
     Args:
         curves: (rates, losses) of each seed, at the same rates; they may end early.
+        below: the suggested rate is so many times smaller than the one at the valley's end.
 
     Raises:
         ConfigError: losses that are no numbers from the start, or that fall at no rate, or up to the highest.
@@ -77,9 +78,9 @@ def valley(curves: list[tuple[list[float], list[float]]]) -> Valley:
         raise refusal(f"the loss still falls at the highest rate, {rates[-1]:.1e}")
     above = np.flatnonzero(losses[floor:] > least + RISE * min(least, fall))
     end = floor + int(above[0]) if len(above) else length - 1
-    below = np.flatnonzero(losses[: floor + 1] > 1 - 0.1 * fall)
-    start = int(below[-1]) if len(below) else 0
-    return Valley(float(rates[end]) / BELOW, rates, losses, start, end, scales)
+    before = np.flatnonzero(losses[: floor + 1] > 1 - 0.1 * fall)
+    start = int(before[-1]) if len(before) else 0
+    return Valley(float(rates[end]) / below, rates, losses, start, end, scales)
 
 
 def refusal(problem: str) -> ConfigError:

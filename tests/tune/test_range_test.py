@@ -11,6 +11,7 @@ from torch import nn
 
 from lstmopt import compat
 from lstmopt.conf_dir import conf_dir
+from lstmopt.tune.lr_finder import find_lr
 from lstmopt.tune.range_test import RangeTest
 from lstmopt.tune.short_run import short_run
 
@@ -121,6 +122,12 @@ def test_a_rate_that_is_set_is_a_rate_that_is_typed(optimizer):
     assert not torch.equal(plain.found, other.found)
 
 
+@pytest.mark.parametrize(("optimizer", "below"), [("schedule_free", 1), ("adam", 10)])
+def test_an_average_of_the_weights_bears_the_rate_at_the_end_of_the_valley(optimizer, below):
+    found = find_lr(composed(f"optimizer={optimizer}", "model.hidden_size=16"), seeds=1)
+    assert found.lr == pytest.approx(found.valley.rates[found.valley.end] / below, rel=0.05)
+
+
 def test_optimizers_are_found():
     assert len(OPTIMIZERS) >= 21
 
@@ -150,7 +157,7 @@ def test_schedules_loggers_and_checkpoints_take_no_part(tmp_path, monkeypatch):
     found = []
     for words in ([], ["lr_scheduler=one_cycle", "profiler=pytorch", "trainer.max_epochs=2"]):
         test = Constant(1e-3, 1e-3, 5, limit=None)
-        short_run(composed(*words), test, 5, seed=0)
+        short_run(composed("optimizer=adam", *words), test, 5, seed=0)
         found.append(test.found)
     assert torch.equal(*found)
     assert not list(tmp_path.iterdir())

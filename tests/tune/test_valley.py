@@ -38,6 +38,12 @@ def test_a_hundred_steps_at_that_rate_come_near_the_noise():
         assert abs(rest) < 1.5
 
 
+def test_another_part_of_the_rate_at_the_end():
+    curves = [quadratic(1.0, seed) for seed in range(3)]
+    found = valley(curves, 2.0)
+    assert found.rate == found.rates[found.end] / 2 and valley(curves).rate == pytest.approx(found.rate / 5)
+
+
 def test_a_planted_divergence_is_kept_away_from():
     """Two seeds of three diverge at 1e-3: the third alone, which goes on to fall, is not followed."""
 
