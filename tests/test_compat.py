@@ -45,7 +45,7 @@ EXAMPLES = {
     "cannot exchange gradients": ["trainer=ddp", "callbacks=[default,cuda_graph]"],
 }
 ON_A_GPU = {
-    "unscales fp16 gradients itself": ["precision=fp16_mixed", "optimizer.fused=true"],
+    "unscales fp16 gradients itself": ["precision=fp16_mixed", "optimizer=adam", "optimizer.fused=true"],
     "what this optimizer takes from the loss itself": ["precision=fp16_mixed", "optimizer=kfac"],
     "a recorded step is the same kernels": ["trainer=gpu_graph", "memory=recompute"],
     "whole matrices of weights or sums over them": ["trainer=fsdp", "optimizer=prodigy"],
