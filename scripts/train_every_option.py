@@ -29,7 +29,7 @@ def train(group, option, epochs):
     """What the run left, in a few numbers."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "train.py", f"{group}={option}", "logger=csv", f"hydra.run.dir={folder}/run"]
-        command += [] if group == "optimizer" else ["optimizer=adam"]
+        command += [] if group == "optimizer" else ["optimizer=adam"]  # as any schedule, so that `none` compares
         done = subprocess.run(
             [*command, f"trainer.max_epochs={epochs}"],
             cwd=ROOT,

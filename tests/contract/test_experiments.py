@@ -1,13 +1,12 @@
 """Every documented experiment: it composes, is allowed, and its result stands on the page of results."""
 
-import importlib.util
 import re
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from repo_script import load
 
 from lstmopt import check, compat
 from lstmopt.conf_dir import conf_dir
@@ -16,18 +15,9 @@ ROOT = Path(__file__).parents[2]
 EXPERIMENTS = sorted(file.stem for file in Path(conf_dir(), "experiment").glob("*.yaml") if file.stem != "none")
 
 
-def recipes():
-    sys.path.insert(0, str(ROOT / "scripts"))
-    spec = importlib.util.spec_from_file_location("reproduce", ROOT / "scripts" / "reproduce.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    sys.path.remove(str(ROOT / "scripts"))
-    return module
-
-
 def test_each_is_run_by_the_script_and_stands_on_the_page():
     assert len(EXPERIMENTS) >= 13
-    assert sorted(recipes().RECIPES) == EXPERIMENTS
+    assert sorted(load("reproduce").RECIPES) == EXPERIMENTS
     rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "results.md").read_text(), re.M)
     assert sorted(rows) == EXPERIMENTS
 
@@ -42,6 +32,6 @@ def test_names_its_optimizer_and_rate(name):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_composes_and_is_allowed(name):
     with initialize_config_dir(conf_dir(), version_base="1.3"):
-        config = compose("train", recipes().command(name, "DIR"))
+        config = compose("train", load("reproduce").command(name, "DIR"))
     assert not check.problems(config) and not compat.problems(config)
     assert config.data.get("root", "DIR") == "DIR"
