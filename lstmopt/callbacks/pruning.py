@@ -13,7 +13,8 @@ class Pruning(pl.Callback):
     """Report the monitored metric to an Optuna study after every epoch, and end the run where its pruner says so.
 
     The trial is given as an object, or, to a process of its own, by the storage, the study and its number. Without a
-    trial nothing is done. With several processes the first reports and decides, and all of them end.
+    trial nothing is done. With several processes the first reports and decides, and all of them end. After the last
+    epoch there is nothing left to save: the value is reported, and the trial counts as completed.
 
     Args:
         trial: an Optuna trial, or the number of one.
@@ -55,9 +56,15 @@ class Pruning(pl.Callback):
             epochs = trainer.current_epoch + 1
             if epochs not in self.trial.storage.get_trial(self.trial._trial_id).intermediate_values:
                 self.trial.report(float(value), step=epochs)
-            hopeless = self.trial.should_prune()
+            hopeless = not self._ends(trainer) and self.trial.should_prune()
         if trainer.strategy.broadcast(hopeless):
             raise Pruned(f"given up after {trainer.current_epoch + 1} epochs")
+
+    @staticmethod
+    def _ends(trainer: pl.Trainer) -> bool:
+        """Whether the run ends here by itself."""
+        full = trainer.current_epoch + 1 == trainer.max_epochs or trainer.global_step == trainer.max_steps
+        return trainer.should_stop or full
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: the study knows."""
