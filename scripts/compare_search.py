@@ -24,8 +24,8 @@ from rich.progress import track
 ROOT = Path(__file__).resolve().parents[1]
 MARK = "<!-- compare_search -->"
 TASKS = {
-    "co2": ["data=co2", "trainer.max_epochs=27"],
-    "etth1": ["data=etth1", "trainer.max_epochs=27", "trainer.limit_train_batches=20", "trainer.limit_val_batches=20"],
+    "co2": ["data=co2", "trainer.max_epochs=9"],
+    "etth1": ["data=etth1", "data.input_length=24", "trainer.max_epochs=9", "trainer.limit_train_batches=40"],
 }
 SEARCHES = {"random": ["search=random", "search/pruner=none"], "tpe": ["search=tpe", "search/pruner=asha"]}
 RANDOM, BATCH, MOST = 32, 8, 96
