@@ -4,13 +4,14 @@
 
 For each of some seeds: a random search of 32 trials without pruning, then `search=tpe search/pruner=asha` on the same
 space, data and seed, in batches of 8 trials that go on with the study until one is as good as the best of the random
-search, 96 at most. The steps of all its trials, also of those that were given up, are counted in the order in which
-they ended, until that one; where none is as good, the ratio is infinite. Studies that exist already are gone on with,
-so that the script can be stopped and started.
+search, or as many steps are spent as there. The steps of all its trials, also of those that were given up, are counted
+in the order in which they ended, until that one; where none is as good, the ratio is infinite. Studies that exist
+already are gone on with, so that the script can be stopped and started.
 """
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -28,7 +29,7 @@ TASKS = {
     "etth1": ["data=etth1", "data.input_length=24", "trainer.max_epochs=9", "trainer.limit_train_batches=40"],
 }
 SEARCHES = {"random": ["search=random", "search/pruner=none"], "tpe": ["search=tpe", "search/pruner=asha"]}
-RANDOM, BATCH, MOST = 32, 8, 96
+RANDOM, BATCH = 32, 8
 
 
 def run(task, search, seed, n_trials, options):
@@ -44,7 +45,7 @@ def run(task, search, seed, n_trials, options):
         subprocess.run(command, check=True, stdout=log, stderr=log, env=environment)
     trials = optuna.load_study(study_name="study", storage=f"sqlite:///{folder}/study.db").trials
     found = []
-    for trial in sorted(trials, key=lambda trial: trial.datetime_complete):
+    for trial in sorted((t for t in trials if t.state.is_finished()), key=lambda trial: trial.datetime_complete):
         path = folder / str(trial.number) / "results.json"
         result = json.loads(path.read_text()) if path.is_file() else {"steps": 0, "best": None}
         found.append((result["steps"], result["best"] if trial.state.name == "COMPLETE" else None))
@@ -58,7 +59,7 @@ def steps_to(target, trials):
         total += steps
         if value is not None and value <= target:
             return total
-    return float("inf")
+    return math.inf
 
 
 def main():
@@ -79,11 +80,10 @@ def main():
         for seed in track(range(options.studies), description=task):
             plain = run(task, "random", seed, RANDOM, options)
             target = min(value for _, value in plain if value is not None)
-            for n_trials in range(BATCH, MOST + 1, BATCH):
-                pruned = run(task, "tpe", seed, n_trials, options)
-                spent, needed = sum(steps for steps, _ in plain), steps_to(target, pruned)
-                if needed < float("inf"):
-                    break
+            spent, pruned = sum(steps for steps, _ in plain), []
+            while sum(steps for steps, _ in pruned) < spent and steps_to(target, pruned) == math.inf:
+                pruned = run(task, "tpe", seed, len(pruned) + BATCH, options)
+            needed = steps_to(target, pruned)
             best = min(value for _, value in pruned if value is not None)
             ratios.append(needed / spent)
             lines.append(f"| {task} | {seed} | {target:.5g} | {spent} | {best:.5g} | {needed:g} | {ratios[-1]:.3f} |")
