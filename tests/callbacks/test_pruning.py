@@ -11,7 +11,7 @@ from lstmopt.errors import Pruned
 
 
 class Model(BoringModel):
-    """Validates to 1, 2, 3 ... and steps with a rate of nothing."""
+    """Validates to 1, 2, 3 ..., one for each epoch."""
 
     def on_validation_epoch_end(self):
         self.log("val/loss", torch.tensor(self.current_epoch + 1.0))
