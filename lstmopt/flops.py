@@ -14,6 +14,8 @@ from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
+import lstmopt.kernels.lstm_cpu  # noqa: F401  (brings torch.ops.lstmopt)
+
 aten = torch.ops.aten
 Shape = tuple[int, ...]
 
@@ -84,7 +86,19 @@ def _cudnn_backward(
     return (1 + output_mask[3]) * _tokens_times_weights(input_shape, weight_shapes)  # frozen weights have no gradient
 
 
+def _compiled(input_shape: Shape, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
+    return _tokens_times_weights(input_shape, list(args[2:4]))
+
+
+def _compiled_backward(input_shape: Shape, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
+    of_input, of_hidden = args[:2]
+    again = [of_hidden, *[of_input] * bool(args[-1])]  # the gradients of h and, if it is asked for, of x
+    return _tokens_times_weights(input_shape, [of_input, of_hidden, *again])
+
+
 for _target, _formula in {
+    torch.ops.lstmopt.lstm_layer: _compiled,
+    torch.ops.lstmopt.lstm_layer_backward: _compiled_backward,
     aten.mkldnn_rnn_layer: _mkldnn,
     aten.mkldnn_rnn_layer_backward: _mkldnn_backward,
     aten._cudnn_rnn: _cudnn,

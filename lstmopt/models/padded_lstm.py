@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lstmopt.kernels import lstm_cpu
+from lstmopt.models.autocast import computed_in
 from lstmopt.models.sequence_model import State
 
 CLOSED = 3e4  # of a gate's sum: sigmoid(-CLOSED) is 0 and sigmoid(CLOSED) is 1, exactly; float16 holds it
@@ -22,7 +24,12 @@ class PaddedLSTM(nn.LSTM):
     What stands in the padding has to be finite, and its products with the weights well below 30,000. The feature
     costs 2 to 7 % of a training step of 64 sequences of 100 steps with H = 64. Without lengths, or where all
     are T, the call is that of `nn.LSTM`.
+
+    Attributes:
+        compiled: take the kernel of `lstmopt.kernels` where it is the faster one (`callbacks.compiled_kernel` sets it).
     """
+
+    compiled: bool = False
 
     def forward(  # type: ignore[override]
         self, input: Tensor, hx: State | None = None, lengths: Tensor | None = None
@@ -37,14 +44,27 @@ class PaddedLSTM(nn.LSTM):
         Returns:
             The output, 0 in the padding, and the state after each sequence's last valid step.
         """
+        if lengths is None:
+            return self._whole(input, hx)
         steps = input.shape[1 if self.batch_first else 0]
-        if lengths is None or (lengths.device.type == "cpu" and int(lengths.min()) == steps):
+        if lengths.device.type == "cpu" and int(lengths.min()) == steps:
             return self._whole(input, hx)
         return self._by_layer(input, hx, lengths.to(input.device))
 
     def _whole(self, input: Tensor, hx: State | None) -> tuple[Tensor, State]:
-        """Sequences that are all as long as the input: nn.LSTM's own way."""
+        """Sequences that are all as long as the input: nn.LSTM's own way, or the compiled kernel's."""
+        if isinstance(input, Tensor) and input.ndim == 3 and self.compiles(input) and not lstm_cpu.wide(*self.narrow()):
+            return self._by_layer(input, hx, None)
         return super().forward(input, hx)
+
+    def compiles(self, input: Tensor) -> bool:
+        """Whether the compiled kernel takes this input, if the layers are small enough."""
+        return self.compiled and not lstm_cpu.why_not(self, input, computed_in(input))
+
+    def narrow(self) -> tuple[int, int]:
+        """Hidden and input size of the smallest layer."""
+        above = [self.hidden_size * (1 + self.bidirectional)] * (self.num_layers > 1)
+        return self.hidden_size, min([self.input_size, *above])
 
     def _by_layer(self, input: Tensor, hx: State | None, lengths: Tensor | None) -> tuple[Tensor, State]:
         """One call of the kernel for each layer."""
@@ -63,7 +83,7 @@ class PaddedLSTM(nn.LSTM):
             if lengths is not None and given and self.bidirectional:
                 features.append(_at_end(h[1], lengths, len(x)).to(x.dtype))
             x, c = self._layer(features, (h, c), self.all_weights[here])
-            last_h.append(x[-1][None] if lengths is None else self._last(x, lengths, h))
+            last_h.append(self._last(x, lengths, h))
             last_c.append(c)
             if layer < self.num_layers - 1:
                 x = F.dropout(x, self.dropout, self.training)
@@ -96,16 +116,19 @@ class PaddedLSTM(nn.LSTM):
 
     def _run(self, x: Tensor, state: State, weights: Sequence[Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
         """The kernel of one layer over x `[T, B, I]`: its output and the last c."""
+        if self.compiles(x) and not lstm_cpu.wide(self.hidden_size, x.shape[2]):
+            return lstm_cpu.run(x, state, weights)
         flat = [weight for direction in weights for weight in direction]
         out, _, c = torch.lstm(x, state, flat, self.bias, 1, 0.0, self.training, self.bidirectional, False)
         return out, c
 
-    def _last(self, out: Tensor, lengths: Tensor, before: Tensor) -> Tensor:
+    def _last(self, out: Tensor, lengths: Tensor | None, before: Tensor) -> Tensor:
         """The last h `[directions, B, H]` of a layer, of its output `[T, B, directions * H]`."""
-        last = out[lengths - 1, torch.arange(len(lengths), device=out.device)]
-        if self.bidirectional:
-            half = before.shape[2]
-            last = torch.stack((last[:, :half], out[0, :, half:]))
+        last = out[-1] if lengths is None else out[lengths - 1, torch.arange(len(lengths), device=out.device)]
+        half = before.shape[2]
+        last = torch.stack((last[:, :half], out[0, :, half:])) if self.bidirectional else last[None]
+        if lengths is None:
+            return last
         return torch.where((lengths > 0)[:, None], last, before.to(out.dtype))
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lstmopt.models.autocast import computed_in
 from lstmopt.models.lstm import LSTM
 from lstmopt.models.padded_lstm import PaddedLSTM
 from lstmopt.models.sequence_model import State
@@ -55,14 +56,6 @@ class SplitLayers(PaddedLSTM):
         h, c = (_fill(part, batch, hidden) for part in state)
         out, c = super()._run(_fill(x, batch, inputs), (h, c), [filled])
         return out[:, :rows, :units], c[:, :rows, :units]
-
-
-def computed_in(data: Tensor) -> torch.dtype:
-    """The number format after autocast, which leaves float64 alone."""
-    kind = data.device.type
-    if data.dtype != torch.float64 and torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-        return torch.get_autocast_dtype(kind)
-    return data.dtype
 
 
 def _up(size: int, multiple: int) -> int:

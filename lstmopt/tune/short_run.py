@@ -15,7 +15,7 @@ from lstmopt.data.datamodule import DataModule
 from lstmopt.errors import Interrupted
 from lstmopt.run_facts import SLOTS
 
-KEPT = ({*SLOTS} - {"lr_schedule"}) | {"schedule_free", "keep_memory", "lean_loop"}
+KEPT = ({*SLOTS} - {"lr_schedule"}) | {"schedule_free", "compiled_kernel", "keep_memory", "lean_loop"}
 PLAIN = {
     "max_epochs": -1,
     "min_epochs": None,
