@@ -3,7 +3,8 @@
     python scripts/benchmarks/ragged.py [--repeats 5]
 
 An epoch is 2,048 sequences of 1 to L = 100 steps (uniform) or 256 of L = 1000, in batches of 64, forward and backward,
-8 features, 64 units, one thread. `ours` reads them as training does (`Sequences` in its `LengthBuckets`, `LSTM`);
+8 features, 64 units, one thread. `ours` reads them as training does (`Sequences` in its `LengthBuckets`, `LSTM` on the
+compiled kernel where there is a compiler);
 PackedSequence reads random batches, or the very batches that `ours` reads. First the outputs, last states and gradients
 of a batch are compared, to 1e-5 of the largest value of each. Two directions of L = 1000 are compared only: packed they
 take minutes an epoch. Besides, the first epoch of a fresh process over its third, of 8,192 (2,048) sequences.
@@ -24,6 +25,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from lstmopt.data.batch_indices import BatchIndices
 from lstmopt.data.batch_loader import BatchLoader
 from lstmopt.data.splits import Sequences
+from lstmopt.kernels.build import Unavailable
+from lstmopt.kernels.lstm_cpu import check
 from lstmopt.models.lstm import LSTM
 
 BATCH, FEATURES, HIDDEN = 64, 8, 64
@@ -37,6 +40,16 @@ def sequences(longest, count):
     x = torch.randn(count, longest, FEATURES, generator=generator)
     x[torch.arange(longest) >= lengths[:, None]] = 0.0
     return Sequences(x, torch.zeros(count), lengths)
+
+
+def as_trained(model):
+    """With the compiled kernel, which `callbacks.compiled_kernel` puts in place."""
+    try:
+        check()
+        model.lstm.compiled = True
+    except Unavailable as reason:
+        print(f"no compiled kernel: {reason}", file=sys.stderr)
+    return model
 
 
 def ours(model, x, lengths):
@@ -75,7 +88,8 @@ def difference(model, batch):
 
 def beside_packed(longest, bidirectional, repeats):
     torch.manual_seed(0)
-    data, model = sequences(longest, COUNTS[longest]), LSTM(FEATURES, HIDDEN, bidirectional=bidirectional)
+    data = sequences(longest, COUNTS[longest])
+    model = as_trained(LSTM(FEATURES, HIDDEN, bidirectional=bidirectional))
     buckets = BatchLoader(data, BATCH, shuffle=True, seed=0)
     order = list(BatchIndices(len(data), BATCH, True, 0))
     name = f"unequal lengths, {1 + bidirectional} direction{'s' * bidirectional}, L = {longest}"
@@ -105,7 +119,7 @@ def three_epochs(longest):
     """Seconds of the first three epochs of this process, with a head and an optimizer."""
     torch.manual_seed(0)
     loader = BatchLoader(sequences(longest, FRESH_COUNTS[longest]), BATCH, shuffle=True, seed=0)
-    model, head = LSTM(FEATURES, HIDDEN, return_sequences=False), nn.Linear(HIDDEN, 1)
+    model, head = as_trained(LSTM(FEATURES, HIDDEN, return_sequences=False)), nn.Linear(HIDDEN, 1)
     optimizer = torch.optim.Adam([*model.parameters(), *head.parameters()])
     seconds = []
     for number in range(3):

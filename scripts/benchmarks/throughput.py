@@ -6,11 +6,12 @@ ETTh1, the oil temperature alone, 96 hours to the next 24, one layer of 64 units
 thread. lstmopt runs as its program does: progress, TensorBoard, checkpoints, learning rate and gradient norms logged,
 clipping by norm. The hand loop is the least that trains the same network: `nn.LSTM`, a linear head on its last output,
 batches by one gather of rows out of the series, mean squared error, no clipping, nothing logged; so lstmopt's highway
-and window normalisation are off. Rows of their own show it with both, beside the same hand loop and beside one that has
-them too. Every figure is taken in a process of its own, in turns; warm-up, validation and start are left out (an epoch
-has 188 steps). Other frameworks (`peers.py`) take part where the environment of `peers-requirements.txt` is there. What
-bfloat16 costs is measured by two whole trainings of 3 epochs, the best `val/loss` of each; on a CPU without bfloat16
-arithmetic `precision=bf16_mixed` stays in float32, and there are no such rows.
+and window normalisation are off. Rows of their own show it with both, beside the same hand loop and beside one that
+has them too; and one with `callbacks.compiled_kernel=null`, on the kernel that the others call. Every figure is taken
+in a process of its own, in turns; warm-up, validation and start are left out (an epoch has 188 steps). Other
+frameworks (`peers.py`) take part where the environment of `peers-requirements.txt` is there. What bfloat16 costs is
+measured by two whole trainings of 3 epochs, the best `val/loss` of each; on a CPU without bfloat16 arithmetic
+`precision=bf16_mixed` stays in float32, and there are no such rows.
 """
 
 import argparse
@@ -139,6 +140,7 @@ CONTESTANTS = {
     "hand": hand,
     "hand, whole task": lambda options: hand(options, whole=True),
     "lstmopt": lambda options: lstmopt(options, *SAME),
+    "lstmopt, torch's kernel": lambda options: lstmopt(options, *SAME, "callbacks.compiled_kernel=null"),
     "lstmopt bf16": lambda options: lstmopt(options, *SAME, "precision=bf16_mixed"),
     "lstmopt, its own task": lstmopt,
 }
@@ -177,6 +179,7 @@ def main():
 
     rows = [against("training windows/s ÷ hand loop", "lstmopt", "hand", 0.95)]
     rows += [against(f"training windows/s ÷ {n}", "lstmopt", n, bar) for n, bar in PEERS.items() if n in found]
+    rows.append(against("the compiled kernel ÷ torch's, training windows/s", "lstmopt", "lstmopt, torch's kernel", 1.0))
     both = "with highway and window normalisation"
     rows.append(against(f"{both} ÷ hand loop with both", "lstmopt, its own task", "hand, whole task", 0.95))
     rows.append(against(f"{both} ÷ hand loop without", "lstmopt, its own task", "hand", 0.9))
