@@ -22,7 +22,8 @@ from pathlib import Path
 import torch
 
 FOLDER = Path(__file__).parent / "benchmarks"
-ROWS = ["overhead", "windows", "ragged", "start", "threads", "trials", "recompute", "scale", "throughput", "reading"]
+ROWS = ["overhead", "windows", "kernel", "ragged", "start", "threads", "trials", "recompute", "scale"]
+ROWS += ["throughput", "reading"]
 ROWS += ["gpu"] if torch.cuda.is_available() else []
 MARK = "<!-- measured -->"
 

@@ -28,20 +28,22 @@ TASKS = {
     "co2": ["data=co2", "trainer.max_epochs=9"],
     "etth1": ["data=etth1", "data.input_length=24", "trainer.max_epochs=9", "trainer.limit_train_batches=40"],
 }
+TASKS |= {f"{task}, space=optimizers": [*words, "search/space=optimizers"] for task, words in TASKS.items()}
 SEARCHES = {"random": ["search=random", "search/pruner=none"], "tpe": ["search=tpe", "search/pruner=asha"]}
 RANDOM, BATCH = 32, 8
 
 
 def run(task, search, seed, n_trials, options):
     """Steps and value of so many trials of a study, in the order in which they ended."""
-    folder = options.folder / f"{task}-{search}-{seed}"
+    name = f"{task.replace(', space=', '-')}-{search}-{seed}"
+    folder = options.folder / name
     words = [*TASKS[task], *SEARCHES[search], f"seed={seed}", f"hydra.sweep.dir={folder}", "search.study=study"]
     words += [f"search.n_trials={n_trials}"]
-    words += [f"data.root={options.data_root}"] if task != "co2" else []
+    words += [f"data.root={options.data_root}"] if task.startswith("etth1") else []
     words += ["logger=none", "callbacks.picture=null", f"search.n_jobs={options.jobs}"]
     command = [sys.executable, str(ROOT / "train.py"), *words]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    with open(options.folder / f"{task}-{search}-{seed}.log", "a") as log:
+    with open(options.folder / f"{name}.log", "a") as log:
         subprocess.run(command, check=True, stdout=log, stderr=log, env=environment)
     trials = optuna.load_study(study_name="study", storage=f"sqlite:///{folder}/study.db").trials
     found = []
