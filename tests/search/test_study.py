@@ -4,8 +4,10 @@ import multiprocessing
 import os
 import random
 import signal
+import sqlite3
 import time
 from collections import Counter
+from contextlib import closing, suppress
 
 import numpy as np
 import optuna
@@ -54,6 +56,19 @@ def left(folder):
     return optuna.load_study(study_name="test", storage=f"sqlite:///{folder}/study.db").trials
 
 
+def wait_for_a_trial(folder):
+    """Until one is under way, however slow the machine is; read without Optuna, which would make the tables."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        with (
+            suppress(sqlite3.OperationalError),
+            closing(sqlite3.connect(f"file:{folder}/study.db?mode=ro", uri=True)) as db,
+        ):
+            if db.execute("SELECT COUNT(*) FROM trials WHERE state = 'RUNNING'").fetchone()[0]:
+                return
+        time.sleep(0.02)
+
+
 def unique(trials):
     return len({trial.params["x"] for trial in trials}) == len(trials)
 
@@ -73,6 +88,7 @@ def test_killed_processes_lose_and_repeat_nothing(tmp_path):
     random.seed(0)
     for _ in range(6):
         processes = [start(tmp_path, pause=0.3) for _ in range(2)]
+        wait_for_a_trial(tmp_path)
         time.sleep(0.3 + 0.7 * random.random())
         for process in processes:
             os.kill(process.pid, signal.SIGKILL)
