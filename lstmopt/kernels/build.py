@@ -9,6 +9,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("lstm_cpu.cpp")
@@ -29,7 +30,7 @@ def library(*more: str) -> ctypes.CDLL:
     where there is none, it is compiled for this process alone.
 
     Raises:
-        Unavailable: there is no C++ compiler, or it does not compile the source.
+        Unavailable: there is no C++ compiler, or it does not compile the source, or the result cannot be loaded.
     """
     compiler = next((found for name in COMPILERS if (found := shutil.which(name))), None)
     if compiler is None:
@@ -37,13 +38,18 @@ def library(*more: str) -> ctypes.CDLL:
     folder = _private(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lstmopt" / "kernels")
     if folder is not None:
         built = folder / f"lstm_cpu-{_key(compiler, more)}.so"
-        if not built.exists():
+        with suppress(OSError):  # it is not there, or damaged
+            return ctypes.CDLL(str(built))
+    try:
+        if folder is not None:
             _compile(compiler, built, more)
-        return ctypes.CDLL(str(built))
-    with tempfile.TemporaryDirectory() as own:
-        built = Path(own) / "lstm_cpu.so"
-        _compile(compiler, built, more)
-        return ctypes.CDLL(str(built))
+            return ctypes.CDLL(str(built))
+        with tempfile.TemporaryDirectory() as own:
+            built = Path(own) / "lstm_cpu.so"
+            _compile(compiler, built, more)
+            return ctypes.CDLL(str(built))
+    except OSError as error:
+        raise Unavailable(f"what {compiler} makes cannot be kept or loaded: {error}") from None
 
 
 def _private(folder: Path) -> Path | None:

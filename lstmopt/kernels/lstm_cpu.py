@@ -55,19 +55,18 @@ def wide(hidden_size: int, input_size: int) -> bool:
     return hidden_size + input_size > WIDEST
 
 
-def why_not(lstm: nn.LSTM, x: Tensor, dtype: torch.dtype) -> list[str]:
-    """All that keeps the layers of an LSTM, whatever their sizes, from this kernel; `dtype` is that of the products."""
-    lost = {
-        f"on {x.device.type}": x.device.type != "cpu",
-        str(dtype).removeprefix("torch."): dtype != torch.float32 or x.dtype != torch.float32,
-        "projections": bool(lstm.proj_size),
-        "no bias": not lstm.bias,
-        "fused kernels are off": not torch.backends.mkldnn.enabled,
-        "nothing to read": not x.numel(),
-        "a transform of torch.func or torch.compile": torch._C._are_functorch_transforms_active()
-        or torch.compiler.is_compiling(),
-    }
-    return [reason for reason, holds in lost.items() if holds]
+def takes(lstm: nn.LSTM, x: Tensor, dtype: torch.dtype) -> bool:
+    """Whether the layers of an LSTM that are not too wide can run here; `dtype` is that of the products."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype == dtype == lstm.weight_ih_l0.dtype == torch.float32
+        and not lstm.proj_size
+        and bool(lstm.bias)
+        and bool(torch.backends.mkldnn.enabled)  # off: second derivatives are wanted, or torch's plain loop
+        and x.numel() > 0
+        and not torch._C._are_functorch_transforms_active()
+        and not torch.compiler.is_compiling()
+    )
 
 
 def run(x: Tensor, state: tuple[Tensor, Tensor], weights: Sequence[Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
@@ -83,7 +82,8 @@ def run(x: Tensor, state: tuple[Tensor, Tensor], weights: Sequence[Sequence[Tens
     """
     outs, last = [], []
     for direction, of_direction in enumerate(weights):
-        out, c = _direction(x.flip(0) if direction else x, state[0][direction], state[1][direction], of_direction)
+        h, c = (part[direction].to(x.dtype) for part in state)
+        out, c = _direction(x.flip(0) if direction else x, h, c, of_direction)
         outs.append(out.flip(0) if direction else out)
         last.append(c)
     return (outs[0] if len(outs) == 1 else torch.cat(outs, dim=2)), torch.stack(last)

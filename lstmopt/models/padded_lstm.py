@@ -59,7 +59,7 @@ class PaddedLSTM(nn.LSTM):
 
     def compiles(self, input: Tensor) -> bool:
         """Whether the compiled kernel takes this input, if the layers are small enough."""
-        return self.compiled and not lstm_cpu.why_not(self, input, computed_in(input))
+        return self.compiled and lstm_cpu.takes(self, input, computed_in(input))
 
     def narrow(self) -> tuple[int, int]:
         """Hidden and input size of the smallest layer."""

@@ -55,6 +55,17 @@ def test_a_folder_that_others_may_write_to_is_not_used(home):
     assert not [*home.iterdir()]
 
 
+@needs_compiler
+def test_a_damaged_file_is_made_again(home):
+    code = "import torch; from lstmopt.kernels.build import library; print(library().lstm_lanes())"
+    for _ in range(2):  # in processes of their own: a library that is loaded is not read again
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ})
+        assert done.returncode == 0, done.stderr
+        (built,) = home.iterdir()
+        assert built.stat().st_size > 1000
+        built.write_bytes(b"no library")
+
+
 def test_no_compiler(monkeypatch, home):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(Unavailable, match=r"no C\+\+ compiler \(c\+\+, g\+\+, clang\+\+\) on the PATH"):
