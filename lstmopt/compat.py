@@ -58,17 +58,6 @@ def _strategy(cfg: DictConfig) -> str:
     return str(_value("trainer.strategy._target_")(cfg)).rsplit(".", 1)[-1]
 
 
-def _several_devices(cfg: DictConfig) -> bool:
-    """Whether Lightning would choose a strategy of its own for more than one device."""
-    devices = cfg.trainer.devices
-    if devices in ("auto", -1, "-1"):
-        import torch
-
-        return not _on_cpu(cfg) and torch.cuda.device_count() > 1
-    count = len(devices) if OmegaConf.is_list(devices) else len(str(devices).split(","))
-    return count > 1 or (isinstance(devices, int) and devices > 1) or cfg.trainer.num_nodes != 1
-
-
 _WHOLE = _optimizer("Muon", "SOAP", "Prodigy")  # they need whole matrices, or sums over all weights
 _fsdp = lambda cfg: _strategy(cfg) == "FSDP"  # noqa: E731
 
@@ -79,7 +68,7 @@ RULES = [
         "trainer.strategy=auto or trainer=ddp",
     ),
     Rule(
-        lambda cfg: cfg.trainer.strategy == "auto" and _several_devices(cfg),
+        lambda cfg: cfg.trainer.strategy == "auto" and ranks.several_devices(cfg),
         "several devices need a strategy that says how they share the work",
         "trainer.devices=1 trainer.num_nodes=1 or trainer=ddp",
     ),
@@ -285,6 +274,13 @@ RULES = [
         lambda cfg: cfg.tune.lr and _value("callbacks.lr_schedule.max_lr")(cfg) is not None,
         "callbacks.lr_schedule.max_lr says how far the rate goes, and what tune.lr finds would have no effect",
         "callbacks.lr_schedule.max_lr=null",
+    ),
+    Rule(
+        lambda cfg: (
+            cfg.trainer.limit_val_batches == 0 or (cfg.trainer.check_val_every_n_epoch or 0) > cfg.trainer.max_epochs
+        ),
+        "nothing would be validated, and results.json gives the best value of a validation metric",
+        "trainer.limit_val_batches=1.0 trainer.check_val_every_n_epoch=1",
     ),
     Rule(
         lambda cfg: (cfg.tune.lr or cfg.tune.batch_size) and ranks.several(cfg),

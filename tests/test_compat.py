@@ -35,6 +35,7 @@ EXAMPLES = {
         "tune.lr=true",
     ],
     "try in one process": ["tune.batch_size=true", "trainer=ddp", "trainer.accelerator=cpu"],
+    "nothing would be validated": ["trainer.check_val_every_n_epoch=3", "trainer.max_epochs=2"],
     "gradients would be accumulated twice": ["memory=accumulate", "trainer.accumulate_grad_batches=2"],
     "each begin a run of their own": ["trainer.strategy=ddp_spawn"],
     "how they share the work": ["trainer.devices=2", "trainer.accelerator=cpu"],

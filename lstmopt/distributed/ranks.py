@@ -15,6 +15,17 @@ def several(cfg: Any) -> bool:
     return OmegaConf.is_dict(OmegaConf.select(cfg, "trainer.strategy"))
 
 
+def several_devices(cfg: Any) -> bool:
+    """Whether Lightning would choose a strategy of its own for more than one device."""
+    devices, accelerator = cfg.trainer.devices, cfg.trainer.accelerator
+    if devices in ("auto", -1, "-1"):
+        import torch
+
+        return accelerator != "cpu" and torch.cuda.device_count() > 1
+    count = len(devices) if OmegaConf.is_list(devices) else len(str(devices).split(","))
+    return count > 1 or (isinstance(devices, int) and devices > 1) or cfg.trainer.num_nodes != 1
+
+
 def srun() -> bool:
     """Whether SLURM's srun started this process as one of a batch job; an interactive shell's is none."""
     return "SLURM_PROCID" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive")

@@ -1,10 +1,12 @@
 """Ten times the data: the time per window, and the memory beyond the data.
 
-    python scripts/benchmarks/scale.py [--repeats 5]
+    python scripts/benchmarks/scale.py [--repeats 5] [--rounds 25]
 
 Windows of 96 + 24 rows, 7 channels, out of a random walk of 40,000 and of 400,000 rows, trained through the program's
-parts (LSTM of 16 units, batches of 64) for 300 steps after 20, each in a process of its own. Memory: the growth of the
-resident set from the finished start until the last step, which leaves out the arrays and holds all that training adds.
+parts (LSTM of 16 units, batches of 64) for 300 steps after 20. Time: both in turns in one process, for processes differ
+by more than the bar (87 to 135 microseconds per window for the same work). Memory: the growth of the resident set from
+the finished start until the last step, in a process of its own each, which leaves out the arrays and holds all that
+training adds.
 """
 
 import argparse
@@ -25,8 +27,8 @@ class Done(Exception):
     """Enough steps."""
 
 
-def run(rows, what):
-    """Microseconds per window, or megabytes."""
+def run(rows):
+    """Microseconds per window, and megabytes."""
     import pytorch_lightning as pl
     from hydra import compose, initialize_config_dir
 
@@ -67,36 +69,32 @@ def run(rows, what):
         parts.trainer.callbacks.append(watch)
         with suppress(Done):
             parts.trainer.fit(parts.module, datamodule=parts.datamodule)
-    if what == "time":
-        return 1e6 * watch.seconds / (STEPS * BATCH)
-    return (psutil.Process().memory_info().rss - watch.before) / 1e6
+    return 1e6 * watch.seconds / (STEPS * BATCH), (psutil.Process().memory_info().rss - watch.before) / 1e6
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--one", nargs=2, help="rows, and time or memory, in this process")
+    parser.add_argument("--rounds", type=int, default=25, help="turns of the times, in one process")
+    parser.add_argument("--memory", type=int, help="rows of the series: its memory, in this process")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    if options.one:
-        print(run(int(options.one[0]), options.one[1]))
+    if options.memory:
+        print(run(options.memory)[1])
         return
     sizes = {"1x": 40_000, "10x": 400_000}
-
-    def measured(what):
-        command = [sys.executable, __file__, "--one"]
-        return in_turns(
-            {n: lambda r=r: number_from([*command, str(r), what]) for n, r in sizes.items()}, options.repeats
-        )
-
-    speed, memory = measured("time"), measured("memory")
+    speed = in_turns({name: lambda r=rows: run(r)[0] for name, rows in sizes.items()}, options.rounds)
+    command = [sys.executable, __file__, "--memory"]
+    memory = in_turns(
+        {name: lambda r=rows: number_from([*command, str(r)]) for name, rows in sizes.items()}, options.repeats
+    )
     rows = [
         row(
             "time per window, 10 times the data ÷ 1 times",
             speed["10x"] / speed["1x"],
             1.05,
             {f"{name}, µs per window": value for name, value in speed.items()},
-            options.repeats,
+            options.rounds,
             "lower",
         ),
         row(

@@ -1,6 +1,7 @@
 """The compiled LSTM kernel, against torch's in float64."""
 
 import shutil
+import warnings
 
 import pytest
 import torch
@@ -241,3 +242,14 @@ def test_operations_are_counted(input_grad):
     expected = lstm_flops(4, 7, 3, 16, 2)
     spared = 0 if input_grad else 2 * 4 * 16 * 3 * 4 * 7  # the gradient of the input, which is not asked for
     assert (forward.get_total_flops(), backward.get_total_flops()) == (expected.forward, expected.backward - spared)
+
+
+def test_the_comparison_with_torch_says_nothing():
+    lstm_cpu.check.cache_clear()
+    torch.set_warn_always(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            lstm_cpu.check()
+    finally:
+        torch.set_warn_always(False)
