@@ -102,6 +102,7 @@ RANGES = {
     "hidden_zoneout": "[0, 1)",
     "segment_length": "[1, inf)",
     "longest": "[3, inf)",
+    "std": "[0, inf)",
     "damping": "(0, inf)",
     "min_damping": "[0, inf)",
     "damping_decay": "(0, 1)",
