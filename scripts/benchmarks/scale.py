@@ -4,9 +4,8 @@
 
 Windows of 96 + 24 rows, 7 channels, out of a random walk of 40,000 and of 400,000 rows, trained through the program's
 parts (LSTM of 16 units, batches of 64) for 300 steps after 20. Time: both in turns in one process, for processes differ
-by more than the bar (87 to 135 microseconds per window for the same work). Memory: the growth of the resident set from
-the finished start until the last step, in a process of its own each, which leaves out the arrays and holds all that
-training adds.
+by more than the bar. Memory: the growth of the resident set from the finished start until the last step, in a process
+of its own each, which leaves out the arrays and holds all that training adds.
 """
 
 import argparse
