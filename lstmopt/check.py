@@ -103,6 +103,7 @@ RANGES = {
     "segment_length": "[1, inf)",
     "longest": "[3, inf)",
     "std": "[0, inf)",
+    "concentration": "(0, inf)",
     "damping": "(0, inf)",
     "min_damping": "[0, inf)",
     "damping_decay": "(0, 1)",

@@ -261,6 +261,11 @@ RULES = [
         "trainer.accumulate_grad_batches=1 or memory=none",
     ),
     Rule(
+        lambda cfg: _value("callbacks.mixup")(cfg) and (_newton(cfg) or _kfac(cfg) or _memory(cfg, *_OWN_LOSS)),
+        "mixup changes the loss, and so does this memory option, or this optimizer needs the plain one's curvature",
+        "optimizer=adam memory=none, or leave mixup out",
+    ),
+    Rule(
         lambda cfg: _value("callbacks.cuda_graph")(cfg) and (_newton(cfg) or _kfac(cfg) or _memory(cfg, *_OWN_LOSS)),
         "a recorded step is the same kernels every time, and this optimizer or memory option needs more",
         "trainer=gpu",

@@ -132,7 +132,7 @@ def why_not(trainer: pl.Trainer, module: pl.LightningModule) -> str | None:
     if isinstance(trainer.optimizers[0], SecondOrder):
         return f"{type(trainer.optimizers[0]).__name__} needs autograd's own graph"
     if "training_loss" in vars(module) or getattr(getattr(trainer, "datamodule", None), "cut", None):
-        return "the memory option has its own way to the loss"
+        return "a memory option or another callback has its own way to the loss"
     return None
 
 
