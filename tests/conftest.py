@@ -13,8 +13,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra.core.plugins import Plugins
 
 torch.set_num_threads(1)
+
+# what nearly every run imports, some of it late
+IMPORTED_BEFORE_THE_FORK = ["lstmopt.run", "pytorch_optimizer", "torch.utils.tensorboard"]
 
 
 def pytest_runtest_setup(item):
@@ -26,8 +30,9 @@ def pytest_runtest_setup(item):
 
 def run_program(*arguments: str, cwd: Path, command: str = "lstmopt.train") -> subprocess.CompletedProcess:
     """`lstmopt-train ARGUMENTS` in a forked child: a fresh program without the seconds that imports take."""
-    import lstmopt.run  # noqa: F401  imported before the fork
-
+    for module in IMPORTED_BEFORE_THE_FORK:
+        importlib.import_module(module)
+    Plugins.instance()  # Hydra looks for them once for each process
     main = importlib.import_module(command).main
 
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:

@@ -119,19 +119,33 @@ def covering_rows(choices, refused, draw):
 
 def refused_pairs(choices, data):
     """The pairs that the table of combinations refuses, with its reasons."""
-    refused = {}
     alone = {(g, a): composed({g: a}, data) for g in GROUPS for a in choices[g]}
     assert not [problem for cfg in alone.values() for problem in check.problems(cfg)]
+    alone = {key: plain(cfg) for key, cfg in alone.items()}
     base = plain(composed({}, data))
+    typed = {"gradient_clip": "norm", "lr_scheduler": "none", "optimizer": "adam"}
+    one_brings_the_other = {}  # an option that is typed is not brought along: each pair beside typed ones
+    for g in ("gradient_clip", "lr_scheduler"):
+        start = composed({"optimizer": typed["optimizer"], g: typed[g]}, data)
+        optimizers = {a: plain(composed({"optimizer": a, g: typed[g]}, data)) for a in choices["optimizer"]}
+        others = {a: plain(composed({"optimizer": typed["optimizer"], g: a}, data)) for a in choices[g]}
+        one_brings_the_other[g] = plain(start), optimizers, others
+
+    def pair(g, a, h, b):
+        if g == "optimizer" and h in one_brings_the_other:
+            start, optimizers, others = one_brings_the_other[h]
+            return both(start, optimizers[a], others[b])
+        return both(base, alone[g, a], alone[h, b])
+
+    refused, every = {}, []
     for g, h in itertools.combinations(GROUPS, 2):
         for a, b in itertools.product(choices[g], choices[h]):
-            if "optimizer" in (g, h) and {g, h} & {"gradient_clip", "lr_scheduler"}:  # one brings the other along
-                cfg = composed({g: a, h: b}, data)
-            else:
-                cfg = OmegaConf.create(both(base, plain(alone[g, a]), plain(alone[h, b])))
-            problems = compat.problems(cfg)
+            every.append((g, a, h, b))
+            problems = compat.problems(OmegaConf.create(pair(g, a, h, b)))
             if problems:
                 refused[frozenset(((g, a), (h, b)))] = problems
+    for g, a, h, b in random.Random(0).sample(every, 12):  # what was put together is what Hydra composes
+        assert pair(g, a, h, b) == plain(composed({g: a, h: b}, data)), (g, a, h, b)
     return refused
 
 
