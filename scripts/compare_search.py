@@ -25,11 +25,10 @@ from rich.progress import track
 ROOT = Path(__file__).resolve().parents[1]
 MARK = "<!-- compare_search -->"
 TASKS = {
-    "co2": ["data=co2"],
+    "co2": ["data=co2", "trainer.max_epochs=9"],
     "etth1": ["data=etth1", "data.input_length=24", "trainer.max_epochs=9", "trainer.limit_train_batches=40"],
 }
 TASKS |= {f"{task}, space=optimizers": [*words, "search/space=optimizers"] for task, words in TASKS.items()}
-TASKS["co2, 9 epochs"] = ["data=co2", "trainer.max_epochs=9"]
 SEARCHES = {"random": ["search=random", "search/pruner=none"], "tpe": ["search=tpe", "search/pruner=asha"]}
 RANDOM, BATCH = 32, 8
 
