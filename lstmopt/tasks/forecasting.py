@@ -154,9 +154,7 @@ class Forecasting(Task):
         batch = part.batch(chosen)
         forecast, truth = self.raw(predict(batch).float().cpu()), self.raw(batch.y)
         figure = Figure(figsize=(9, 7))
-        figure.subplots_adjust(
-            0.12, 0.07, 0.98, 0.95, hspace=0.2
-        )  # a layout that is looked for takes two thirds of a second
+        figure.subplots_adjust(0.12, 0.07, 0.98, 0.95, hspace=0.2)  # a constrained layout takes twice as long
         name = self.spec.target_names[0] if self.spec.target_names else "target"
         for row, axes in enumerate(figure.subplots(3, 1, sharex=True)):
             steps = torch.arange(1, self.spec.horizon + 1)
