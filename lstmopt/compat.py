@@ -263,7 +263,7 @@ RULES = [
     Rule(
         lambda cfg: _value("callbacks.mixup")(cfg) and (_newton(cfg) or _kfac(cfg) or _memory(cfg, *_OWN_LOSS)),
         "mixup changes the loss, and so does this memory option, or this optimizer needs the plain one's curvature",
-        "optimizer=adam memory=none, or leave mixup out",
+        "optimizer=adam memory=none or callbacks=default",
     ),
     Rule(
         lambda cfg: _value("callbacks.cuda_graph")(cfg) and (_newton(cfg) or _kfac(cfg) or _memory(cfg, *_OWN_LOSS)),

@@ -4,6 +4,7 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import functools
 import importlib
 import subprocess
 import sys
@@ -13,12 +14,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra.core.plugins import Plugins
+from hydra import compose, initialize_config_dir
+
+from lstmopt.conf_dir import conf_dir
 
 torch.set_num_threads(1)
 
-# what nearly every run imports, some of it late
-IMPORTED_BEFORE_THE_FORK = ["lstmopt.run", "pytorch_optimizer", "torch.utils.tensorboard"]
+
+@functools.cache
+def warm_up() -> None:
+    """Once for all children: imports, and what Hydra keeps from one composition for the next."""
+    for module in ("lstmopt.run", "pytorch_optimizer", "torch.utils.tensorboard"):
+        importlib.import_module(module)
+    words = ["trainer.max_epochs=1", "optimizer=adam", "callbacks=[default]", "optimizer.betas=[0.9,0.99]"]
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        compose("train", words)
 
 
 def pytest_runtest_setup(item):
@@ -30,9 +40,7 @@ def pytest_runtest_setup(item):
 
 def run_program(*arguments: str, cwd: Path, command: str = "lstmopt.train") -> subprocess.CompletedProcess:
     """`lstmopt-train ARGUMENTS` in a forked child: a fresh program without the seconds that imports take."""
-    for module in IMPORTED_BEFORE_THE_FORK:
-        importlib.import_module(module)
-    Plugins.instance()  # Hydra looks for them once for each process
+    warm_up()
     main = importlib.import_module(command).main
 
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:

@@ -5,9 +5,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from foreign import Foreign, loader, trainer
+from foreign import Foreign, fit, loader, sgd, trainer
 from hydra import compose, initialize_config_dir
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
 from lstmopt import compat
 from lstmopt.build import build
@@ -146,11 +147,41 @@ def test_in_the_program_a_step_mixes_the_same_again_and_nothing_is_left(tmp_path
     assert "training_loss" not in vars(once)
 
 
+class MixedByHand(Foreign):
+    """Each step draws from a seed of its own; where `mixes`, it mixes inputs and targets itself."""
+
+    def __init__(self, mixes=False):
+        super().__init__(sgd)
+        self.mixes = mixes
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        if self.mixes:
+            torch.manual_seed(batch_idx)
+            share = float(torch.distributions.Beta(0.5, 0.5).sample())
+            order = torch.randperm(len(x))
+            x, y = share * x + (1 - share) * x[order], share * y + (1 - share) * y[order]
+        return super().training_step((x, y), batch_idx)
+
+    def on_train_batch_start(self, batch, batch_idx):
+        torch.manual_seed(batch_idx)
+
+
+def test_a_module_of_somebody_else_learns_what_it_learns_from_batches_mixed_by_hand(tmp_path):
+    found, run = fit(tmp_path, Mixup(0.5), module=MixedByHand())
+    by_hand, _ = fit(tmp_path, module=MixedByHand(mixes=True))
+    plain, _ = fit(tmp_path, module=MixedByHand())
+    assert "training_step" not in vars(found) and run.global_step > 4
+    for one, other, unmixed in zip(found.parameters(), by_hand.parameters(), plain.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-6) and not torch.equal(one, unmixed)
+
+
 def test_what_cannot_be_mixed_is_told(tmp_path):
     with pytest.raises(ConfigError, match="concentration"):
         Mixup(0.0)
-    with pytest.raises(ConfigError, match="LSTMModule"):
-        trainer(tmp_path, Mixup()).fit(Foreign(), loader(), loader())
+    triples = DataLoader(TensorDataset(torch.rand(8, 4, 1), torch.rand(8, 1), torch.rand(8)), batch_size=4)
+    with pytest.raises(ConfigError, match="batches"):
+        trainer(tmp_path, Mixup()).fit(Foreign(), triples, loader())
     (tmp_path / "book.txt").write_text("the quick brown fox jumps over the lazy dog. " * 40)
     text = ["data=text", f"data.path={tmp_path}/book.txt", "data.sequence_length=10"]
     parts = build(composed(*text, "callbacks=[mixup]"), str(tmp_path))
