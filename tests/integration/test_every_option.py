@@ -24,8 +24,9 @@ AT_LEAST = {
 }
 BOUND = 0.0176
 EPOCHS = {
-    "optimizer=natural_gradient": 2,
-    "optimizer=newton_cg": 2,
+    "optimizer=natural_gradient": 1,
+    "optimizer=newton_cg": 1,
+    "optimizer=lion": 6,
     "optimizer=radam": 8,
     "optimizer=soap": 6,
     "memory=accumulate": 12,
@@ -50,7 +51,7 @@ def test_options_are_found():
 def test_option(option, program):
     if option == "trainer=debug":
         return  # six steps, which test_train.py looks at
-    done = program(option, f"trainer.max_epochs={EPOCHS.get(option, 5)}", "hydra.run.dir=run", "callbacks.picture=null")
+    done = program(option, f"trainer.max_epochs={EPOCHS.get(option, 3)}", "hydra.run.dir=run", "callbacks.picture=null")
     if option in REFUSED:
         assert done.returncode == 2 and REFUSED[option] in done.stderr and "  type " in done.stderr
         assert not (program.folder / "run").exists()
