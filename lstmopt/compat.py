@@ -48,10 +48,10 @@ def _optimizer(*names: str) -> Callable[[DictConfig], bool]:
     return lambda cfg: str(cfg.optimizer._target_).endswith(names)
 
 
-_OWN_LOSS = "TBPTT", "Recompute"
 _newton = _optimizer("NaturalGradient", "NewtonCG")  # conjugate gradients on the graph of one batch
 _closure = _optimizer("NaturalGradient", "NewtonCG", ".LBFGS")  # the loss is evaluated several times per step
 _kfac = _optimizer("KFAC")
+_own_loss = lambda cfg: _newton(cfg) or _kfac(cfg) or _memory(cfg, "TBPTT", "Recompute")  # noqa: E731
 
 
 def _strategy(cfg: DictConfig) -> str:
@@ -261,12 +261,12 @@ RULES = [
         "trainer.accumulate_grad_batches=1 or memory=none",
     ),
     Rule(
-        lambda cfg: _value("callbacks.mixup")(cfg) and (_newton(cfg) or _kfac(cfg) or _memory(cfg, *_OWN_LOSS)),
-        "mixup changes the loss, and so does this memory option, or this optimizer needs the plain one's curvature",
-        "optimizer=adam memory=none or callbacks=default",
+        lambda cfg: _value("callbacks.mixup")(cfg) and (_own_loss(cfg) or _task(cfg) == "LanguageModeling"),
+        "mixup mixes numbers and losses, which tokens, tbptt, recompute and optimizers that use curvature do not allow",
+        "callbacks=default",
     ),
     Rule(
-        lambda cfg: _value("callbacks.cuda_graph")(cfg) and (_newton(cfg) or _kfac(cfg) or _memory(cfg, *_OWN_LOSS)),
+        lambda cfg: _value("callbacks.cuda_graph")(cfg) and _own_loss(cfg),
         "a recorded step is the same kernels every time, and this optimizer or memory option needs more",
         "trainer=gpu",
     ),

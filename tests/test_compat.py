@@ -11,7 +11,7 @@ EXAMPLES = {
     "a bidirectional model reads the step": [*TEXT, "model=bilstm"],
     "leaves one output per sequence": [*TEXT, "model.return_sequences=false"],
     "no GPU that torch can use": ["trainer.accelerator=gpu"],
-    "mixup changes the loss": ["callbacks=[default,mixup]", "memory=recompute"],
+    "mixup mixes numbers": [*TEXT, "callbacks=[default,mixup]"],
     "Nesterov's momentum needs a momentum": ["optimizer=sgd", "optimizer.momentum=0"],
     "fp16_mixed needs a GPU": ["precision=fp16_mixed"],
     "a higher accuracy or f1 is better": ["data=ucr", "monitor=val/accuracy"],
