@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from lstmopt import comparison
 from lstmopt.conf_dir import conf_dir
 from lstmopt.errors import ConfigError, Interrupted, UserError, lost_worker
+from lstmopt.importing import imported
 
 UNSAFE = ("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "HYDRA_INSTANTIATE_ALLOWLIST_OVERRIDE")  # they switch protections off
 
@@ -20,7 +21,8 @@ UNSAFE = ("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "HYDRA_INSTANTIATE_ALLOWLIST_OVERR
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="train")
 def job(cfg: DictConfig) -> float:
     """One run of the composed config; gives the best value of the monitored metric."""
-    from lstmopt.run import run  # torch is imported here, after the config was composed
+    imported("lstmopt.run")  # and torch with it, after the config was composed
+    from lstmopt.run import run
 
     try:
         return run(cfg)
@@ -47,6 +49,7 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes exceptions on instead of ending the program
     for name in UNSAFE:
         os.environ.pop(name, None)
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # asked whether there is a card, torch opens none
     try:
         _look_at_what_hydra_makes(sys.argv[1:])
         _compose_once(sys.argv[1:])

@@ -17,6 +17,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from lstmopt.conf_dir import conf_dir
+from lstmopt.importing import imported
 
 torch.set_num_threads(1)
 
@@ -25,7 +26,7 @@ torch.set_num_threads(1)
 def warm_up() -> None:
     """Once for all children: imports, and what Hydra keeps from one composition for the next."""
     for module in ("lstmopt.run", "pytorch_optimizer", "torch.utils.tensorboard"):
-        importlib.import_module(module)
+        imported(module)
     words = ["trainer.max_epochs=1", "optimizer=adam", "callbacks=[default]", "optimizer.betas=[0.9,0.99]"]
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         compose("train", words)

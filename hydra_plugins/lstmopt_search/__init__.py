@@ -8,6 +8,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from lstmopt.importing import imported
+
 if TYPE_CHECKING:
     from lstmopt.search.sweep import Sweep
 
@@ -21,6 +23,7 @@ class SearchSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the search."""
+        imported("lstmopt.search.sweep")
         from lstmopt.search.sweep import Sweep
 
         self.run(Sweep, arguments)
@@ -41,6 +44,7 @@ class CompareSweeper(SearchSweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the comparison."""
+        imported("lstmopt.compare.variants")
         from lstmopt.compare.variants import Variants
 
         self.run(Variants, arguments)

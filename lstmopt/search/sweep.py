@@ -26,7 +26,7 @@ from lstmopt.search.objectives import directions
 from lstmopt.search.progress import Progress
 from lstmopt.search.study import Study
 from lstmopt.search.work import work
-from lstmopt.search.workers import supervise
+from lstmopt.search.workers import forked, one_thread, supervise
 from lstmopt.tune import settle
 
 
@@ -121,7 +121,8 @@ class Sweep:
             DataError: they are missing or not usable.
         """
         if not self.search.cluster and self.config.hydra.launcher._target_ == BASIC:
-            make(config.data).load()
+            with one_thread():
+                make(config.data).load()
 
     def words(self, values: dict[str, Any]) -> list[str]:
         """What is typed for a point of the space."""
@@ -233,11 +234,13 @@ def run(sweep: Sweep, launcher: Launcher) -> None:
     cluster = make(config.search.cluster) if config.search.cluster else None
     study = sweep.study()
     deadline = time.monotonic() + (config.search.timeout or math.inf)
+    several = cluster is None and config.search.n_jobs > 1 and config.hydra.launcher._target_ == BASIC
+    workers = forked(study, sweep, launcher, deadline) if several else []
     with Progress(study, sweep.directions) as progress:
         if cluster is not None:
             cluster.search(study, sweep, deadline, progress)
-        elif config.search.n_jobs > 1 and config.hydra.launcher._target_ == BASIC:
-            supervise(study, config.search.n_jobs, sweep.folder, progress)
+        elif several:
+            supervise(workers, study, sweep.folder, progress)
         else:
             work(study, sweep, launcher, deadline, progress)
     if config.search.report:

@@ -1,63 +1,111 @@
 """Several processes of one search on this machine."""
 
 import ctypes
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import psutil
+from hydra.plugins.launcher import Launcher
 
 from lstmopt.errors import ConfigError, Interrupted
+from lstmopt.importing import imported
 from lstmopt.search.progress import Progress
 from lstmopt.search.study import Study
+from lstmopt.search.work import work
+
+if TYPE_CHECKING:
+    from lstmopt.search.sweep import Sweep
 
 PR_SET_PDEATHSIG = 1
 
 
-def supervise(study: Study, n_jobs: int, folder: Path, progress: Progress) -> None:
-    """Start the same command `n_jobs` times on one study, and wait until all have ended.
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Start no threads of torch meanwhile: processes that are forked later would wait for them."""
+    import torch
 
-    None waits for the slowest, as the jobs of a launcher's batch would. Each uses its share of the cores. They end with
-    this process, and what one says is in `worker-<k>.log`.
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def forked(study: Study, sweep: "Sweep", launcher: Launcher, deadline: float) -> list[BaseProcess]:
+    """`search.n_jobs` processes that work at one study; what one says is in `worker-<k>.log`.
+
+    They are copies of this one, which has imported all that a run needs, so that none imports it again. Each uses its
+    share of the cores, and ends with this process. None waits for the slowest, as the jobs of a launcher's batch would.
+    """
+    imported("lstmopt.run")
+    study.storage.engine.dispose()  # a connection belongs to one process
+    fork = multiprocessing.get_context("fork")
+    workers: list[BaseProcess] = []
+    for k in range(sweep.search.n_jobs):
+        log = sweep.folder / f"worker-{k}.log"
+        workers.append(fork.Process(target=_work, args=(sweep, launcher, deadline, log), name=log.stem))
+        workers[-1].start()
+    return workers
+
+
+def _work(sweep: "Sweep", launcher: Launcher, deadline: float, log: Path) -> None:
+    import torch
+
+    from lstmopt.train import end
+
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    end_with_the_parent()
+    sys.stdout = sys.stderr = open(log, "a", buffering=1)  # noqa: SIM115  until the process ends
+    os.dup2(sys.stdout.fileno(), 1)
+    os.dup2(sys.stdout.fileno(), 2)
+    if "OMP_NUM_THREADS" not in os.environ:
+        threads = max(1, (psutil.cpu_count(logical=False) or 1) // sweep.search.n_jobs)
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # then a run measures none
+        torch.set_num_threads(threads)
+    study = sweep.study()
+    try:
+        with Progress(study, sweep.directions) as progress:
+            work(study, sweep, launcher, deadline, progress)
+    except Exception as error:
+        end(error)
+
+
+def supervise(workers: list[BaseProcess], study: Study, folder: Path, progress: Progress) -> None:
+    """Wait until all have ended.
 
     Raises:
         Interrupted: a signal asked for the end; the workers saved their checkpoints.
         ConfigError: a worker ended before its time.
     """
-    environment = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    cores = psutil.cpu_count(logical=False) or 1
-    environment = {"OMP_NUM_THREADS": str(max(1, cores // n_jobs))} | os.environ | environment
-    name = study.study.study_name
-    command = [sys.executable, "-m", "lstmopt.train", *sys.argv[1:], "search.n_jobs=1", "search.report=false"]
-    command += [f"hydra.sweep.dir={folder}", f"search.study={name}"]
     before = {signum: signal.signal(signum, _end) for signum in (signal.SIGTERM, signal.SIGINT)}
-    workers: list[subprocess.Popen[bytes]] = []
     try:
-        for k in range(n_jobs):
-            with open(folder / f"worker-{k}.log", "ab") as log:
-                workers.append(
-                    subprocess.Popen(command, stdout=log, stderr=log, env=environment, preexec_fn=end_with_the_parent)
-                )
-        while any(worker.poll() is None for worker in workers):
+        while any(worker.is_alive() for worker in workers):
             time.sleep(0.25)
             progress.refresh()
     finally:
         for signum in before:
             signal.signal(signum, signal.SIG_IGN)
         for worker in workers:
-            if worker.poll() is None:
-                worker.terminate()
-        codes = [worker.wait() for worker in workers]
+            worker.terminate()
+        for worker in workers:
+            worker.join()
         for signum, handler in before.items():
             signal.signal(signum, handler)
-    wrong = next((k for k, code in enumerate(codes) if code), None)
+    wrong = next((k for k, worker in enumerate(workers) if worker.exitcode), None)
     if wrong is not None and not study.finished():
         said = (folder / f"worker-{wrong}.log").read_text().strip().splitlines() or ["it said nothing"]
-        raise ConfigError(f"a process of the search ended with {codes[wrong]}: {said[-1][:200]}", f"see {folder}")
+        code = workers[wrong].exitcode
+        raise ConfigError(f"a process of the search ended with {code}: {said[-1][:200]}", f"see {folder}")
 
 
 def _end(signum: int, frame: FrameType | None) -> None:

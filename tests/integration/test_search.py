@@ -11,6 +11,7 @@ from pathlib import Path
 
 import killing
 import optuna
+import psutil
 import pytest
 from omegaconf import OmegaConf
 
@@ -174,7 +175,7 @@ def test_killed_and_typed_again_until_it_is_done(program):
 
 
 def test_a_signal_leaves_a_trial_to_be_gone_on_with(program):
-    words = [*SMALL[1:], "trainer.max_epochs=100", "callbacks.early_stopping.patience=999", "search=grid", "seed=1,2"]
+    words = [*SMALL[1:], "trainer.max_epochs=30", "callbacks.early_stopping.patience=999", "search=grid", "seed=1,2"]
     folder = program.folder / "multirun"
     words += [f"hydra.sweep.dir={folder}", "search/pruner=none"]
     pid = killing.start(words, program.folder / "log.txt")
@@ -198,6 +199,39 @@ def test_two_processes(program):
     study = optuna.load_study(study_name="s", storage=f"sqlite:///{program.folder}/multirun/s/study.db")
     assert Counter(trial.state.name for trial in study.trials) == {"COMPLETE": 6}
     assert len({trial.user_attrs["worker"] for trial in study.trials}) == 2
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_two_processes_end_with_the_first(signum, code, program):
+    folder = program.folder / "multirun"
+    words = [*SMALL[1:], "trainer.max_epochs=30", "callbacks.early_stopping.patience=999", "search=grid", "seed=1,2"]
+    words += [f"hydra.sweep.dir={folder}", "search/pruner=none", "search.n_jobs=2"]
+    pid = killing.start(words, program.folder / "log.txt")
+    while len(list(folder.glob("*/checkpoints/last.ckpt"))) < 2:
+        time.sleep(0.02)
+    workers = psutil.Process(pid).children()
+    os.kill(pid, signum)
+    assert killing.ended(pid) == code and len(workers) == 2
+    assert not psutil.wait_procs(workers, timeout=20)[1]
+    assert "Traceback" not in "".join(log.read_text() for log in [program.folder / "log.txt", *folder.glob("*.log")])
+    assert {json.loads(path.read_text())["status"] for path in folder.glob("*/results.json")} == {"stopped"}
+    done = program(*words)
+    assert done.returncode == 0, done.stderr
+    assert "going on from" in (folder / "0" / "output.log").read_text()
+    assert json.loads((folder / "0" / "results.json").read_text())["epochs"] == 30
+
+
+def test_a_worker_that_is_killed(program):
+    folder = program.folder / "multirun"
+    words = [*SMALL[1:], "trainer.max_epochs=30", "callbacks.early_stopping.patience=999", "search=grid", "seed=1,2"]
+    words += [f"hydra.sweep.dir={folder}", "search/pruner=none", "search.n_jobs=2"]
+    pid = killing.start(words, program.folder / "log.txt")
+    while len(list(folder.glob("*/checkpoints/last.ckpt"))) < 2:
+        time.sleep(0.02)
+    psutil.Process(pid).children()[0].kill()
+    assert killing.ended(pid) == 0, (program.folder / "log.txt").read_text()
+    found = json.loads((folder / "sweep.json").read_text())["trials"]
+    assert [trial["status"] for trial in found] == ["completed"] * 2 and len({t["value"] for t in found}) == 2
 
 
 @pytest.mark.parametrize(
