@@ -1,6 +1,10 @@
-"""A search that is killed five times, and what a second process is worth.
+"""Every engine with and without pruning, a search that is killed five times, and what a second process is worth.
 
-    python scripts/check_search.py [--trials 24] [--kills 5] [--repeats 3] [--seed 0]
+    python scripts/check_search.py [--only engines killed two] [--trials 24] [--kills 5] [--repeats 3] [--seed 0]
+
+Engines: each with `search/pruner=none` and `asha`, 12 trials on the default data out of one space file. Held: all
+trials ended and none failed, only ASHA gave any up, and each has its own proposal (but NSGA-II's, where children may
+equal their parents); `grid` visits as many points as there are.
 
 Kills: `search=tpe` with ASHA in a process group, killed with SIGKILL at random moments and begun again by the same
 command, until it ends by itself. Held: as many trials as were asked for, all ended, numbered without a gap, each with
@@ -39,6 +43,28 @@ def start(folder, words):
 def kill(process):
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def engines(options):
+    """Whether each engine ends with as many trials as were asked for."""
+    held = []
+    for engine in ("grid", "random", "tpe", "gp", "cmaes", "qmc", "nsga2"):
+        for pruner in ("none", "asha"):
+            words = [f"search={engine}", f"search/pruner={pruner}", "search.n_trials=12", "search/space=optimizers"]
+            with tempfile.TemporaryDirectory() as name:
+                code = start(Path(name), [*words, "trainer.max_epochs=4"]).wait()
+                trials = optuna.load_study(study_name="s", storage=f"sqlite:///{name}/study.db").trials
+            states = Counter(trial.state.name for trial in trials)
+            different = len({json.dumps(trial.params) for trial in trials})
+            held.append(
+                code == 0
+                and states["COMPLETE"] + states["PRUNED"] == 12
+                and bool(states["PRUNED"]) == (pruner == "asha")
+                and (different == 12 or engine == "nsga2")
+            )
+            verdict = "holds" if held[-1] else "MISSED"
+            print(f"{engine}, {pruner}: {dict(states)}, {different} different proposals: {verdict}", flush=True)
+    return all(held)
 
 
 def killed(options):
@@ -104,14 +130,18 @@ def two(options):
     return held
 
 
+CHECKS = {"engines": engines, "killed": killed, "two": two}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=CHECKS, default=list(CHECKS))
     parser.add_argument("--trials", type=int, default=24)
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    sys.exit(not all([killed(options), two(options)]))
+    sys.exit(not all([CHECKS[name](options) for name in options.only]))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import tempfile
 import traceback
 from pathlib import Path
 
+import optuna
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -25,8 +26,10 @@ torch.set_num_threads(1)
 @functools.cache
 def warm_up() -> None:
     """Once for all children: imports, and what Hydra keeps from one composition for the next."""
-    for module in ("lstmopt.run", "pytorch_optimizer", "torch.utils.tensorboard"):
+    for module in ("lstmopt.run", "pytorch_optimizer", "torch.utils.tensorboard", "lstmopt.search.sweep"):
         imported(module)
+    optuna.storages.RDBStorage("sqlite://")  # imports alembic, and much of itself
+    imported("optuna.visualization.matplotlib")
     words = ["trainer.max_epochs=1", "optimizer=adam", "callbacks=[default]", "optimizer.betas=[0.9,0.99]"]
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         compose("train", words)

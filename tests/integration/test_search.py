@@ -37,15 +37,15 @@ def test_engines_and_pruners_are_found():
 @pytest.mark.parametrize("pruner", ["none", "asha"])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_engine(engine, pruner, program):
-    """12 trials in the shipped space."""
-    words = [f"search={engine}", f"search/pruner={pruner}", "search.n_trials=12", "search/space=optimizers"]
+    """Six trials in a shipped space; `scripts/check_search.py` has 12."""
+    words = [f"search={engine}", f"search/pruner={pruner}", "search.n_trials=6", "search/space=optimizers"]
     done, found = swept(program, "-m", *words, "model.hidden_size=8")
     assert done.returncode == 0, done.stderr
     states = Counter(trial["status"] for trial in found["trials"])
-    assert sum(states.values()) == 12 and states["failed"] == 0 and states["completed"] >= 1
+    assert sum(states.values()) == 6 and states["failed"] == 0 and states["completed"] >= 1
     assert (states["pruned"] > 0) == (pruner == "asha")
     different = len({json.dumps(trial["params"]) for trial in found["trials"]})
-    assert different == 12 or (engine == "nsga2" and different >= 9)  # children may equal their parents
+    assert different == 6 or (engine == "nsga2" and different >= 5)  # children may equal their parents
     for trial in found["trials"]:
         result = json.loads(Path(trial["run_dir"], "results.json").read_text())
         assert result["status"] == trial["status"] and not any(
