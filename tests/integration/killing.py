@@ -78,6 +78,7 @@ def plant(where, *position):
 
         def asked(module, batch, batch_idx):
             if [module.current_epoch, batch_idx] == moment:
+                moment.clear()  # once: L-BFGS evaluates a step several times, and a second SIGINT ends a run at once
                 os.kill(os.getpid(), signum)
             return original(module, batch, batch_idx)
 
