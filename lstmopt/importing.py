@@ -9,8 +9,8 @@ import sys
 def imported(name: str) -> None:
     """Import a module, if that has not been done, without looking for garbage meanwhile.
 
-    torch and its like make some 400,000 objects that stay, and the collector goes through them again and again: for
-    about a second while they are imported, for two before Python ends. What there is afterwards it leaves out for good
+    torch and its like make hundreds of thousands of objects that stay, and the collector would go through them again
+    and again while they are imported, and once more before Python ends. What there is afterwards it leaves out for good
     (`gc.freeze`), and what there is at the end.
     """
     if name in sys.modules:

@@ -4,7 +4,7 @@
 
 Engines: each with `search/pruner=none` and `asha`, 12 trials on the default data out of one space file. Held: all
 trials ended and none failed, only ASHA gave any up, and each has its own proposal (but NSGA-II's, where children may
-equal their parents); `grid` visits as many points as there are.
+equal their parents).
 
 Kills: `search=tpe` with ASHA in a process group, killed with SIGKILL at random moments and begun again by the same
 command, until it ends by itself. Held: as many trials as were asked for, all ended, numbered without a gap, each with

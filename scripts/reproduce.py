@@ -108,7 +108,7 @@ def main():
             rows[name] = row(name, [result for (one, _), result in found.items() if one == name], options)
     lines = ["| experiment | metric | mean ± std | seeds | bar | | published | parameters | seconds | MB | measured |"]
     lines += ["|---" * 11 + "|", *(rows[name] for name in RECIPES)]
-    text = "\n".join([about(f"scripts/reproduce.py --seeds {options.seeds} --jobs {options.jobs}"), "", *lines])
+    text = "\n".join([about("scripts/reproduce.py"), "", *lines])
     print(text)
     if options.write:
         rewrite(options.write, "reproduce", text)

@@ -19,6 +19,11 @@ KILLED = ("TerminatedWorkerError", "BrokenProcessPool", "UncompletedJobError")  
 THREADS = "OMP_NUM_THREADS"
 
 
+def share_of_cores(n_jobs: int) -> int:
+    """Threads of each of some processes on this machine."""
+    return max(1, (psutil.cpu_count(logical=False) or 1) // n_jobs)
+
+
 def wait_for(folders: list[Path]) -> None:
     """Wait for trials of a search that was killed: those that a launcher had started train on."""
     while any(map(run_folder.at_work, folders)):
@@ -97,7 +102,7 @@ def _shared_cores(launcher: Launcher, n_jobs: int) -> Iterator[None]:
     if THREADS in os.environ or kind not in ("JoblibLauncher", "LocalLauncher"):
         yield
         return
-    os.environ[THREADS] = str(max(1, (psutil.cpu_count(logical=False) or 1) // n_jobs))
+    os.environ[THREADS] = str(share_of_cores(n_jobs))
     try:
         yield
     finally:

@@ -239,7 +239,7 @@ def run(sweep: Sweep, launcher: Launcher) -> None:
     with Progress(study, sweep.directions) as progress:
         if cluster is not None:
             cluster.search(study, sweep, deadline, progress)
-        elif several:
+        elif workers:
             supervise(workers, study, sweep.folder, progress)
         else:
             work(study, sweep, launcher, deadline, progress)

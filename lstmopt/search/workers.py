@@ -13,11 +13,11 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-import psutil
 from hydra.plugins.launcher import Launcher
 
 from lstmopt.errors import ConfigError, Interrupted
 from lstmopt.importing import imported
+from lstmopt.search.launching import THREADS, share_of_cores
 from lstmopt.search.progress import Progress
 from lstmopt.search.study import Study
 from lstmopt.search.work import work
@@ -68,12 +68,11 @@ def _work(sweep: "Sweep", launcher: Launcher, deadline: float, log: Path) -> Non
     sys.stdout = sys.stderr = open(log, "a", buffering=1)  # noqa: SIM115  until the process ends
     os.dup2(sys.stdout.fileno(), 1)
     os.dup2(sys.stdout.fileno(), 2)
-    if "OMP_NUM_THREADS" not in os.environ:
-        threads = max(1, (psutil.cpu_count(logical=False) or 1) // sweep.search.n_jobs)
-        os.environ["OMP_NUM_THREADS"] = str(threads)  # then a run measures none
-        torch.set_num_threads(threads)
-    study = sweep.study()
+    if THREADS not in os.environ:
+        torch.set_num_threads(share_of_cores(sweep.search.n_jobs))
+        os.environ[THREADS] = str(torch.get_num_threads())  # so that runs do not look for another number
     try:
+        study = sweep.study()
         with Progress(study, sweep.directions) as progress:
             work(study, sweep, launcher, deadline, progress)
     except Exception as error:

@@ -174,16 +174,23 @@ def test_killed_and_typed_again_until_it_is_done(program):
         assert json.loads(Path(trial["run_dir"], "results.json").read_text())["status"] == trial["status"]
 
 
-def test_a_signal_leaves_a_trial_to_be_gone_on_with(program):
+def at_work(program, n_jobs):
+    """Two long trials, `n_jobs` of which have a checkpoint: what was typed, the process, the folder, what it says."""
+    folder, log = program.folder / "multirun", program.folder / "log.txt"
     words = [*SMALL[1:], "trainer.max_epochs=30", "callbacks.early_stopping.patience=999", "search=grid", "seed=1,2"]
-    folder = program.folder / "multirun"
-    words += [f"hydra.sweep.dir={folder}", "search/pruner=none"]
-    pid = killing.start(words, program.folder / "log.txt")
-    while not list(folder.glob("*/checkpoints/last.ckpt")):
+    words += [f"hydra.sweep.dir={folder}", "search/pruner=none", f"search.n_jobs={n_jobs}"]
+    pid, until = killing.start(words, log), time.monotonic() + 100
+    while len(list(folder.glob("*/checkpoints/last.ckpt"))) < n_jobs:
+        assert time.monotonic() < until, log.read_text()
         time.sleep(0.02)
+    return words, pid, folder, log
+
+
+def test_a_signal_leaves_a_trial_to_be_gone_on_with(program):
+    words, pid, folder, log = at_work(program, 1)
     os.kill(pid, signal.SIGTERM)
     assert killing.ended(pid) == 143
-    said = (program.folder / "log.txt").read_text()
+    said = log.read_text()
     assert "the same command goes on from here" in said and "Traceback" not in said
     done = program(*words)
     assert done.returncode == 0, done.stderr
@@ -203,17 +210,12 @@ def test_two_processes(program):
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_two_processes_end_with_the_first(signum, code, program):
-    folder = program.folder / "multirun"
-    words = [*SMALL[1:], "trainer.max_epochs=30", "callbacks.early_stopping.patience=999", "search=grid", "seed=1,2"]
-    words += [f"hydra.sweep.dir={folder}", "search/pruner=none", "search.n_jobs=2"]
-    pid = killing.start(words, program.folder / "log.txt")
-    while len(list(folder.glob("*/checkpoints/last.ckpt"))) < 2:
-        time.sleep(0.02)
+    words, pid, folder, log = at_work(program, 2)
     workers = psutil.Process(pid).children()
     os.kill(pid, signum)
     assert killing.ended(pid) == code and len(workers) == 2
     assert not psutil.wait_procs(workers, timeout=20)[1]
-    assert "Traceback" not in "".join(log.read_text() for log in [program.folder / "log.txt", *folder.glob("*.log")])
+    assert "Traceback" not in "".join(path.read_text() for path in [log, *folder.glob("*.log")])
     assert {json.loads(path.read_text())["status"] for path in folder.glob("*/results.json")} == {"stopped"}
     done = program(*words)
     assert done.returncode == 0, done.stderr
@@ -222,14 +224,9 @@ def test_two_processes_end_with_the_first(signum, code, program):
 
 
 def test_a_worker_that_is_killed(program):
-    folder = program.folder / "multirun"
-    words = [*SMALL[1:], "trainer.max_epochs=30", "callbacks.early_stopping.patience=999", "search=grid", "seed=1,2"]
-    words += [f"hydra.sweep.dir={folder}", "search/pruner=none", "search.n_jobs=2"]
-    pid = killing.start(words, program.folder / "log.txt")
-    while len(list(folder.glob("*/checkpoints/last.ckpt"))) < 2:
-        time.sleep(0.02)
+    _, pid, folder, log = at_work(program, 2)
     psutil.Process(pid).children()[0].kill()
-    assert killing.ended(pid) == 0, (program.folder / "log.txt").read_text()
+    assert killing.ended(pid) == 0, log.read_text()
     found = json.loads((folder / "sweep.json").read_text())["trials"]
     assert [trial["status"] for trial in found] == ["completed"] * 2 and len({t["value"] for t in found}) == 2
 
