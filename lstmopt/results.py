@@ -1,5 +1,6 @@
 """`results.json` and the table at the end of a run."""
 
+import functools
 import json
 import os
 import platform
@@ -64,8 +65,9 @@ def forget_peak_memory() -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
+@functools.cache
 def versions() -> dict[str, str]:
-    """Releases that the result was made with."""
+    """Releases that the result was made with; every checkpoint has them, and looking them up reads files."""
     names = ("torch", "pytorch-lightning", "hydra-core", "torchmetrics", "numpy")
     return {"lstmopt": __version__, "python": platform.python_version()} | {name: version(name) for name in names}
 
