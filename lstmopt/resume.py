@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lstmopt.callbacks.last_checkpoint import NAME, PREVIOUS
-from lstmopt.checkpoint_file import damage, read
+from lstmopt.checkpoint_file import damage
 from lstmopt.errors import CheckpointError
 
 
@@ -75,9 +75,3 @@ def differences(saved: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[str
         if name in saved and saved[name].shape != wanted[name].shape:
             found.append(f"{name} has {list(saved[name].shape)} instead of {list(wanted[name].shape)}")
     return found
-
-
-def weights(path: Path) -> dict[str, Tensor]:
-    """The weights of a checkpoint."""
-    state: dict[str, Tensor] = read(path)["state_dict"]
-    return state

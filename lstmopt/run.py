@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -69,16 +68,16 @@ def run(cfg: DictConfig) -> float:
 
 def _train(cfg: DictConfig, output_dir: Path, first: bool) -> float:
     checkpoint = resume.find(cfg.resume.path, output_dir)
-    finished = results.finished(output_dir, cfg.trainer.max_epochs)
-    if checkpoint and finished and cfg.resume.path == "auto":
-        print(f"{output_dir} is finished; resume=none trains anew, a larger trainer.max_epochs goes on")
-        return float(finished["best"])
     saved = read(Path(checkpoint)) if checkpoint else {}
     before, allow = saved.get("run", {}), list(cfg.resume.allow)
     quiet()
     tuned = settle.settle(cfg, output_dir, before.get("config", {}) if checkpoint else None)
     now = run_facts.settings(cfg)
     changed = run_facts.changes(str(checkpoint), before, now, allow)
+    finished = results.finished(output_dir, cfg.trainer.max_epochs)
+    if checkpoint and finished and cfg.resume.path == "auto":
+        print(f"{output_dir} is finished; resume=none trains anew, a larger trainer.max_epochs goes on")
+        return float(finished["best"])
     if OmegaConf.select(cfg, "logger.tensorboard") and any(output_dir.glob("events.out.*")):
         cfg.logger.tensorboard.purge_step = saved.get("global_step", 0)
     results.forget_peak_memory()
@@ -96,7 +95,7 @@ def _train(cfg: DictConfig, output_dir: Path, first: bool) -> float:
             )
         print(f"going on from {checkpoint}")
     run_folder.room(output_dir, 3 * sum(p.nbytes for p in parts.module.parameters()))
-    facts = RunFacts(now, data, changed, before.get("metrics", {}))
+    facts = RunFacts(now, data, changed, before.get("metrics", {}), before.get("seconds", 0.0))
     parts.trainer.callbacks.insert(0, facts)  # type: ignore[attr-defined]
     with joined(parts.trainer, cfg):
         result = _fit(cfg, parts, facts, checkpoint, output_dir, first, tuned)
@@ -116,7 +115,6 @@ def _fit(
 ) -> dict[str, Any]:
     """Train, and give the results; of several processes the first writes what there is to write."""
     parameters = sum(p.numel() for p in parts.module.parameters())  # before any process keeps a part of them only
-    began = time.monotonic()
     status = "completed"
     try:
         parts.trainer.fit(parts.module, datamodule=parts.datamodule, ckpt_path=checkpoint, weights_only=True)
@@ -135,7 +133,7 @@ def _fit(
         result = _facts(cfg, parts, output_dir) | {
             "status": status,
             "parameters": parameters,
-            "train_seconds": time.monotonic() - began,
+            "train_seconds": facts.seconds,
         }
         result |= {"metrics": facts.metrics(parts.trainer)} | ({"tuned": tuned} if tuned else {})
         if first and parts.trainer.global_step and output_dir.is_dir() and status != "completed":
@@ -183,7 +181,10 @@ def _facts(cfg: DictConfig, parts: Parts, output_dir: Path) -> dict[str, Any]:
 def _test(parts: Parts, output_dir: Path, result: dict[str, Any]) -> None:
     """Test metrics of the best epoch's weights."""
     if result["checkpoint"]:
-        parts.module.load_state_dict(resume.weights(output_dir / result["checkpoint"]))
+        best = read(output_dir / result["checkpoint"])
+        parts.module.load_state_dict(best["state_dict"])
+        kept = best.get("run", {}).get("metrics", {})
+        result["metrics_at_best"] = {k: v for k, v in kept.items() if k.startswith("val/")}
     result["metrics"] |= parts.trainer.test(parts.module, datamodule=parts.datamodule, verbose=False)[0]
 
 

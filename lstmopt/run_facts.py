@@ -1,6 +1,8 @@
 """What a run is made of, kept in its checkpoints, so that it goes on as what it was."""
 
 import hashlib
+import math
+import time
 from typing import Any
 
 import pytorch_lightning as pl
@@ -41,19 +43,36 @@ class RunFacts(pl.Callback):
         data: digest of the data, from `digest`.
         changed: allowed settings that differ, (old, new) by dotted key.
         metrics: logged so far, of the checkpoint that the run goes on from.
+        seconds: of training until that checkpoint.
     """
 
     def __init__(
-        self, config: dict[str, Any], data: str, changed: dict[str, tuple[Any, Any]], metrics: dict[str, float]
+        self,
+        config: dict[str, Any],
+        data: str,
+        changed: dict[str, tuple[Any, Any]],
+        metrics: dict[str, float],
+        seconds: float = 0.0,
     ) -> None:
         self.config, self.data, self.changed, self._metrics = config, data, changed, metrics
+        self._seconds, self._began = seconds, math.nan
+
+    @property
+    def seconds(self) -> float:
+        """Of training so far, those of earlier processes included."""
+        return self._seconds + (0.0 if math.isnan(self._began) else time.monotonic() - self._began)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Start the clock."""
+        if stage == "fit":
+            self._began = time.monotonic()
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Add the facts."""
         facts = {"format": FORMAT, "versions": versions(), "config": self.config, "data": self.data}
-        checkpoint["run"] = facts | {"metrics": self.metrics(trainer)}
+        checkpoint["run"] = facts | {"metrics": self.metrics(trainer), "seconds": self.seconds}
 
     def metrics(self, trainer: pl.Trainer) -> dict[str, float]:
         """The newest value of everything logged, in this process or before."""

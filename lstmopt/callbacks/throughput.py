@@ -39,6 +39,10 @@ class Throughput(pl.Callback):
         speed = self.samples_per_second
         return self._flops.per_sample * speed / 1e9 if self._flops.per_sample and speed else None
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock; a run that goes on within an epoch does not begin one."""
+        self._last = time.perf_counter()
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
         self._epoch, self._last = (self._samples, self._seconds), time.perf_counter()

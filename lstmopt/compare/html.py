@@ -85,7 +85,8 @@ def _effects(found: dict[str, Any]) -> "Figure":
     shown = [one for one in found["arms"] if "effect" in one][::-1]
     figure = Figure(figsize=(9, 1.2 + 0.4 * len(shown)), layout="constrained")
     axes = figure.subplots()
-    unit = abs(found["arms"][0]["mean"]) / 100
+    base = abs(found["arms"][0]["mean"])
+    unit = base / 100 or 1.0
     colors = {"better": "#117733", "worse": "#aa2222"}
     for place, one in enumerate(shown):
         color = colors.get(one["verdict"], "#777777")
@@ -94,7 +95,8 @@ def _effects(found: dict[str, Any]) -> "Figure":
         axes.plot(one["effect"] / unit, place, "o", color=color)
     axes.axvline(0, color="black", lw=0.8)
     axes.set_yticks(range(len(shown)), [one["variant"] for one in shown])
-    axes.set(xlabel=f"difference to the base in {found['metric']}, %", ylim=(-0.6, len(shown) - 0.4))
+    unit_name = ", %" if base else ""
+    axes.set(xlabel=f"difference to the base in {found['metric']}{unit_name}", ylim=(-0.6, len(shown) - 0.4))
     return figure
 
 

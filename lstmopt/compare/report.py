@@ -27,9 +27,16 @@ def write(study: Study, sweep: "Variants") -> None:
     """Compare the runs that there are so far.
 
     Raises:
-        ConfigError: the base failed.
+        ConfigError: the base failed, or runs lie in a folder of another machine.
     """
     arms = [arm(trial, sweep) for trial in study.trials()]
+    seeds = sweep.search.seeds_per_trial
+    elsewhere = [one.label for one in arms if one.status == "completed" and len(one.runs) < seeds]
+    if elsewhere:
+        raise ConfigError(
+            f"runs of {', '.join(elsewhere)} are not in {sweep.folder}",
+            "type hydra.sweep.dir=FOLDER, one that all machines of the comparison share",
+        )
     if not arms or not arms[0].runs:
         reason = arms[0].reason if arms else "no run has ended"
         raise ConfigError(f"the base has no completed run: {reason}", f"see {sweep.folder}")
@@ -134,13 +141,18 @@ def rows(found: dict[str, Any]) -> list[list[str]]:
     for one in found["arms"]:
         cells = [one["variant"], said(one, base)]
         if "effect" in one:
-            low, high = (f"{end / abs(base):+.1%}" if end is not None else "?" for end in one["interval"])
-            cells += [f"{one['effect'] / abs(base):+.1%}", f"{low} … {high}", f"{one['p_holm']:.2g}"]
+            low, high = (part_of(end, base) if end is not None else "?" for end in one["interval"])
+            cells += [part_of(one["effect"], base), f"{low} … {high}", f"{one['p_holm']:.2g}"]
         else:
             cells += [f"{one['mean']:.4g}" if one["mean"] is not None else "", "", ""]
         cells += [str(one["seeds"]), _times(one), _ratio(one["time"]), _number(one["peak_memory_mb"])]
         table.append(cells)
     return table
+
+
+def part_of(value: float, base: float) -> str:
+    """A difference in parts of the base's mean; as it is where that is 0, as a score of too short a run may be."""
+    return f"{value / abs(base):+.1%}" if base else f"{value:+.3g}"
 
 
 def said(one: dict[str, Any], base: float) -> str:
@@ -149,7 +161,7 @@ def said(one: dict[str, Any], base: float) -> str:
     if words == "too few seeds":
         words += f": needs {one['seeds_needed']}"
     elif words == "no difference shown" and one["shown_from"] is not None:
-        words += f" (of {one['shown_from'] / abs(base):.1%} or more)"
+        words += f" (of {part_of(one['shown_from'], base).lstrip('+')} or more)"
     return f"{words}; {one['reason']}" if one["reason"] else words
 
 

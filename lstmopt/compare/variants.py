@@ -6,8 +6,10 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution
+from optuna.pruners import BasePruner
 
 from lstmopt import check, compat, targets
+from lstmopt.compare.arm_pruner import ArmPruner
 from lstmopt.compare.variant_sampler import KEY
 from lstmopt.errors import ConfigError
 from lstmopt.search.space import Dimension, Space
@@ -56,6 +58,13 @@ class Variants(Sweep):
         if len(self.directions) > 1:
             found.append("a comparison looks at one metric\n  leave search.objectives out, or name one")
         return found
+
+    def pruner(self) -> BasePruner:
+        """One that knows how many variants there are."""
+        pruner = super().pruner()
+        if isinstance(pruner, ArmPruner):
+            pruner.variants = len(self.sampler(0).variants) - 1
+        return pruner
 
     def words(self, values: dict[str, Any]) -> list[str]:
         """What is typed for a variant."""

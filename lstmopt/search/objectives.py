@@ -9,7 +9,9 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from lstmopt.errors import ConfigError
+from lstmopt.callbacks.last_checkpoint import NAME
+from lstmopt.checkpoint_file import read
+from lstmopt.errors import CheckpointError, ConfigError
 from lstmopt.search.study import Direction
 
 FIELDS = ("train_seconds", "peak_memory_mb", "parameters", "samples_per_second", "epochs", "steps")
@@ -79,7 +81,17 @@ def outcome(folder: Path, objectives: Mapping[str, str], error: Any = None) -> O
     return Outcome(TrialState.COMPLETE, values)
 
 
+def saved_steps(folder: Path) -> int:
+    """Steps in the newest checkpoint of a run, 0 without one."""
+    try:
+        return int(read(folder / "checkpoints" / NAME)["global_step"])
+    except CheckpointError:
+        return 0
+
+
 def value_of(result: dict[str, Any], name: str) -> float:
-    """A metric or another fact in a `results.json`; the monitored metric at its best; NaN where there is none."""
-    found = result["best"] if name == result["monitor"] else result.get(name, result["metrics"].get(name))
+    """A metric or another fact in a `results.json`, NaN where there is none; validation metrics are those of the epoch
+    in which the monitored one was best, where its weights were kept."""
+    metrics = result["metrics"] | result.get("metrics_at_best", {})
+    found = result["best"] if name == result["monitor"] else result.get(name, metrics.get(name))
     return math.nan if found is None else float(found)

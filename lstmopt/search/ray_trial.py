@@ -16,6 +16,7 @@ from ray import tune
 from lstmopt import run_folder
 from lstmopt.errors import ConfigError
 from lstmopt.search.objectives import Outcome, outcome
+from lstmopt.search.space import quoted
 from lstmopt.search.workers import end_with_the_parent
 
 ENDING = ".ending"  # this file in the folder of the sweep says that the search is being stopped
@@ -72,7 +73,7 @@ class RayTrial(tune.Trainable):
         folder = self.folders[number]
         _wait_until_free(folder)
         mine, other = socket.socketpair()
-        words = [*self.jobs[number], "hydra.mode=RUN", f"hydra.run.dir={folder}"]
+        words = [*self.jobs[number], "hydra.mode=RUN", f"hydra.run.dir={quoted(str(folder))}"]
         if number == 0:
             words.append(f"search.channel={other.fileno()}")
         with open(folder / "output.log", "ab") as log:

@@ -1,6 +1,7 @@
 """What a search leaves: `sweep.json`, the best settings, a report and pictures."""
 
 import json
+import shlex
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,8 +45,8 @@ def write(study: Study, sweep: "Sweep") -> None:
     _markdown(found, pictures, sweep)
     comparison.show(entries, best, sweep.folder)
     if best is not None:
-        print(f"once more:      python train.py {' '.join(best['overrides'])}")
-        print(f"or as a file:   python train.py --config-dir {sweep.folder} experiment=best")
+        print(f"once more:      python train.py {shlex.join(best['overrides'])}")
+        print(f"or as a file:   python train.py --config-dir {shlex.quote(str(sweep.folder))} experiment=best")
     print(f"look into it:   optuna-dashboard '{make_url(sweep.storage).render_as_string(hide_password=True)}'")
 
 
@@ -76,18 +77,21 @@ def entry(trial: FrozenTrial, sweep: "Sweep") -> dict[str, Any]:
 def _best_as_experiment(best: dict[str, Any], sweep: "Sweep") -> None:
     """`experiment/best.yaml`, which `--config-dir FOLDER experiment=best` takes."""
     groups = {folder.name for folder in Path(conf_dir()).iterdir() if folder.is_dir()}
+    recipe: list[str] = []
     options: list[dict[str, str]] = []
     tree = OmegaConf.create({})
     for override in OverridesParser.create().parse_overrides(best["overrides"]):
         key, value = str(override.key_or_group), override.value()
-        if key in groups:
+        if key == "experiment":  # which this file takes the place of
+            recipe = [str(value)]
+        elif key in groups:
             options.append({f"override /{key}": str(value)})
         else:
             OmegaConf.update(tree, key, value, force_add=True)
     about = f"# The best of {len(best['params'])} varied keys in the study {sweep.search.study}: trial {best['number']}"
     text = f"# @package _global_\n{about}, {best['monitor']} {best['value']:.6g}.\n"
-    if options:
-        text += yaml.safe_dump({"defaults": [*options, "_self_"]}, sort_keys=False)
+    if recipe or options:
+        text += yaml.safe_dump({"defaults": [*recipe, *options, "_self_"]}, sort_keys=False)
     text += OmegaConf.to_yaml(tree) if len(tree) else ""
     (sweep.folder / "experiment").mkdir(exist_ok=True)
     (sweep.folder / "experiment" / "best.yaml").write_text(text)
@@ -140,7 +144,7 @@ def _markdown(found: dict[str, Any], pictures: list[str], sweep: "Sweep") -> Non
     objectives = ", ".join(f"{direction} {name}" for name, direction in sweep.directions.items())
     lines += [f"Objectives: {objectives}.", ""]
     if found["best"]:
-        lines += ["Best:", "", f"    python train.py {' '.join(found['best']['overrides'])}", ""]
+        lines += ["Best:", "", f"    python train.py {shlex.join(found['best']['overrides'])}", ""]
     lines += [
         f"| trial | status | {' | '.join(sweep.directions)} | epochs | overrides |",
         "|---|---|" + "---|" * (2 + len(sweep.directions)),

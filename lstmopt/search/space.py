@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -25,16 +26,33 @@ class Dimension:
     Attributes:
         key: as it is typed: `optimizer`, `optimizer.lr`.
         distribution: Optuna's, of the values.
+        stepped: a range was written with a step, so that a grid has all of its values.
         when: it exists only where these keys have one of these values.
     """
 
     key: str
     distribution: BaseDistribution
+    stepped: bool = False
     when: dict[str, list[Any]] = field(default_factory=dict)
 
     def exists(self, chosen: Mapping[str, Any]) -> bool:
         """Whether it has a value, given those that were chosen before it."""
         return all(chosen.get(key) in values for key, values in self.when.items())
+
+    def values(self, per_range: int) -> list[Any]:
+        """All values, or so many of a range without a step, evenly spread (in the logarithm where that is asked
+        for)."""
+        if isinstance(self.distribution, CategoricalDistribution):
+            return list(self.distribution.choices)
+        assert isinstance(self.distribution, FloatDistribution | IntDistribution)
+        low, high, step = self.distribution.low, self.distribution.high, self.distribution.step
+        if self.stepped and step is not None:
+            exact = [low + number * step for number in range(round((high - low) / step) + 1)]
+            return [round(value, 12) if isinstance(value, float) else value for value in exact]
+        spread = np.geomspace(low, high, per_range) if self.distribution.log else np.linspace(low, high, per_range)
+        if isinstance(self.distribution, IntDistribution):
+            return sorted({round(value) for value in spread})
+        return [float(f"{min(max(value, low), high):.6g}") for value in spread]
 
 
 class Space:
@@ -75,7 +93,7 @@ class Space:
 
     def points(self, per_range: int) -> list[dict[str, Any]]:
         """Every point of a grid, each once; a range without a step counts with this many values."""
-        axes = [values(dimension.distribution, per_range) for dimension in self.dimensions]
+        axes = [dimension.values(per_range) for dimension in self.dimensions]
         found: dict[str, dict[str, Any]] = {}
         for combination in product(*axes):
             chosen: dict[str, Any] = {}
@@ -129,7 +147,8 @@ def typed(overrides: list[Override]) -> list[Dimension]:
             mapping = {"low": sweep.start, "high": sweep.end, "log": "log" in sweep.tags}
             found.append(_dimension(key, mapping))
         elif isinstance(sweep, RangeSweep) and len(steps := list(sweep.range())) > 1:
-            found.append(_dimension(key, {"low": steps[0], "high": steps[-1], "step": steps[1] - steps[0]}))
+            ends = {"low": min(steps), "high": max(steps)}
+            found.append(_dimension(key, ends | {"step": abs(sweep.step)}))
         else:
             choices = [Override._convert_value(value) for value in override.sweep_iterator()]
             found.append(_dimension(key, choices))
@@ -140,24 +159,14 @@ def override(key: str, value: Any) -> str:
     """What is typed for this value; of a fraction six digits."""
     if value is None or isinstance(value, bool):
         return f"{key}={json.dumps(value)}"
-    if isinstance(value, str) and not re.fullmatch(r"[\w.+/:-]+|\[.*\]|\{.*\}", value):
-        return f"{key}={json.dumps(value)}"
+    if isinstance(value, str) and not re.fullmatch(r"[\w.+/:-]+|\[.*\]|\{.*\}", value, re.ASCII):
+        return f"{key}={quoted(value)}"
     return f"{key}={value:.6g}" if isinstance(value, float) else f"{key}={value}"
 
 
-def values(distribution: BaseDistribution, per_range: int) -> list[Any]:
-    """All values, or so many of a range, evenly spread (in the logarithm where that is asked for)."""
-    if isinstance(distribution, CategoricalDistribution):
-        return list(distribution.choices)
-    assert isinstance(distribution, FloatDistribution | IntDistribution)
-    low, high, step = distribution.low, distribution.high, distribution.step
-    if step is not None and not distribution.log and (step != 1 or isinstance(distribution, FloatDistribution)):
-        exact = [low + number * step for number in range(round((high - low) / step) + 1)]
-        return [round(value, 12) if isinstance(value, float) else value for value in exact]
-    spread = np.geomspace(low, high, per_range) if distribution.log else np.linspace(low, high, per_range)
-    if isinstance(distribution, IntDistribution):
-        return sorted({round(value) for value in spread})
-    return [float(f"{min(max(value, low), high):.6g}") for value in spread]
+def quoted(text: str) -> str:
+    """A text for Hydra's grammar, whatever stands in it: of backslashes only those before a quote are doubled."""
+    return '"' + re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + ('\\"' if found[2] else ""), text) + '"'
 
 
 def _dimension(key: str, written: Any) -> Dimension:
@@ -171,8 +180,9 @@ def _dimension(key: str, written: Any) -> Dimension:
         choices = written["choices"]
         if not isinstance(choices, list) or not choices or written.keys() & {"low", "high", "log", "step"}:
             raise wrong
-        plain = [value if _simple(value) else json.dumps(value, separators=(",", ":")) for value in choices]
-        return Dimension(key, CategoricalDistribution(tuple(dict.fromkeys(plain))), when)
+        as_json = partial(json.dumps, separators=(",", ":"), ensure_ascii=False)
+        plain = [value if _simple(value) else as_json(value) for value in choices]
+        return Dimension(key, CategoricalDistribution(tuple(dict.fromkeys(plain))), when=when)
     low, high, step, log = written.get("low"), written.get("high"), written.get("step"), written.get("log", False)
     numbers = [number for number in (low, high, step) if number is not None]
     if low is None or high is None or not all(_number(number) for number in numbers) or not isinstance(log, bool):
@@ -183,8 +193,8 @@ def _dimension(key: str, written: Any) -> Dimension:
             "low is less than high, low is above 0 with log, a step is above 0 and without log",
         )
     if all(isinstance(number, int) for number in numbers):
-        return Dimension(key, IntDistribution(low, high, log=log, step=step or 1), when)
-    return Dimension(key, FloatDistribution(float(low), float(high), log=log, step=step), when)
+        return Dimension(key, IntDistribution(low, high, log=log, step=step or 1), step is not None, when)
+    return Dimension(key, FloatDistribution(float(low), float(high), log=log, step=step), step is not None, when)
 
 
 def _suggested(trial: Trial, key: str, distribution: BaseDistribution) -> Any:

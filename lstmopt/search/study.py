@@ -25,6 +25,7 @@ from lstmopt.errors import ConfigError
 
 Direction = Literal["minimize", "maximize"]
 WORKER, SEEN, TRIES, SURPLUS, REASON = "worker", "seen", "tries", "surplus", "reason"
+LOST = "lost"  # in the place of a worker
 PATIENCE = 3  # heartbeats that may stay away
 ADOPT = text(
     "UPDATE trial_user_attributes SET value_json = :new WHERE trial_id = :id AND key = :key AND value_json = :old"
@@ -49,6 +50,7 @@ class Study:
         max_retries: so often a trial that was killed before it got any further is begun again.
         heartbeat: seconds between two signs of life.
         lock: file that serves as a lock between processes of one machine.
+        progress: how far the runs of the trial with this number are, as plain data.
     """
 
     def __init__(
@@ -62,11 +64,12 @@ class Study:
         max_retries: int,
         heartbeat: float,
         lock: Path,
+        progress: Callable[[int], Any],
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.lock, self.n_trials, self.max_retries, self.heartbeat = lock, n_trials, max_retries, heartbeat
         self.worker = f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
-        self._make_sampler = sampler
+        self._make_sampler, self._progress = sampler, progress
         self._heard: dict[int, tuple[Any, float]] = {}
         self._beating: dict[int, threading.Event] = {}  # by the trial's id
         with self._alone():  # tables are made by one
@@ -128,10 +131,11 @@ class Study:
             trial.set_user_attr(REASON, reason)
         self.study.tell(trial, values if state == TrialState.COMPLETE else None, state)
 
-    def release(self, trial: Trial) -> None:
-        """Leave a trial to whoever goes on with it."""
+    def release(self, trial: Trial, lost: bool = False) -> None:
+        """Leave a trial to whoever goes on with it; `lost`: its process was killed, and did not stop where it was
+        asked to."""
         self._stop_beating(trial)
-        trial.set_user_attr(WORKER, "")
+        trial.set_user_attr(WORKER, LOST if lost else "")
 
     def release_all(self) -> None:
         """Leave all trials of this process that have not ended."""
@@ -161,13 +165,15 @@ class Study:
             ended.set()
 
     def _taken_over(self, trial: FrozenTrial) -> bool:
-        """Take over a trial whose owner is dead; after too many deaths without an epoch between them it has failed."""
+        """Take over a trial whose owner is dead; after too many deaths without progress between them it has failed."""
         if trial.state != TrialState.RUNNING or not self._abandoned(trial) or not self._adopt(trial):
             return False
-        tries = trial.user_attrs.get(TRIES, [0, 0])
-        epochs = len(trial.intermediate_values)
-        again = tries[1] + 1 if epochs == tries[0] else 1
-        self.storage.set_trial_user_attr(trial._trial_id, TRIES, [epochs, again])
+        if trial.user_attrs.get(WORKER, "") == "":  # it was stopped in good order
+            return True
+        seen, tries = trial.user_attrs.get(TRIES, [None, 0])
+        now = self._progress(trial.number)
+        again = tries + 1 if now == seen else 1
+        self.storage.set_trial_user_attr(trial._trial_id, TRIES, [now, again])
         if again > self.max_retries:
             self._end(trial, f"killed {again} times without getting any further")
         return bool(again <= self.max_retries)
@@ -175,12 +181,13 @@ class Study:
     def _abandoned(self, trial: FrozenTrial) -> bool:
         """Whether its owner is dead."""
         owner = trial.user_attrs.get(WORKER, "")
-        if not owner:
+        if owner in ("", LOST):
             return True
         host, pid, began = owner.rsplit(":", 2)
         if host == socket.gethostname():
             try:
-                return abs(psutil.Process(int(pid)).create_time() - float(began)) > 5  # another process has its id
+                process = psutil.Process(int(pid))  # which may be another one with its id, or dead and not waited for
+                return abs(process.create_time() - float(began)) > 5 or process.status() == psutil.STATUS_ZOMBIE
             except psutil.NoSuchProcess:
                 return True
         sign = (owner, trial.user_attrs.get(SEEN))

@@ -14,6 +14,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from optuna.pruners import BasePruner
 from optuna.trial import TrialState
 
 from lstmopt import check, compat, targets
@@ -22,7 +23,7 @@ from lstmopt.errors import ConfigError
 from lstmopt.launched import BASIC
 from lstmopt.mistakes import explain
 from lstmopt.search import report, space
-from lstmopt.search.objectives import directions
+from lstmopt.search.objectives import FIELDS, directions, saved_steps
 from lstmopt.search.progress import Progress
 from lstmopt.search.study import Study
 from lstmopt.search.work import work
@@ -95,6 +96,8 @@ class Sweep:
         found, several = [], len(self.directions) > 1
         if several and not self.search.pruner._target_.endswith("NopPruner"):
             found.append("several objectives cannot be pruned\n  type search/pruner=none")
+        if not several and not self.by_seeds and not self.search.pruner._target_.endswith("NopPruner"):
+            found += self._pruned_by_another()
         if several and self.search.sampler._target_.endswith("CmaEsSampler"):
             found.append("search=cmaes knows one objective\n  type search=nsga2, or one of search.objectives")
         if self.search.n_jobs is None and not self.search.cluster:
@@ -105,13 +108,24 @@ class Sweep:
             )
         return found
 
+    def _pruned_by_another(self) -> list[str]:
+        """A pruner sees the monitored metric after each epoch, and so gives up by it."""
+        (name, direction), monitored = next(iter(self.directions.items())), self.config.monitor
+        if (name, direction) == (monitored, f"{self.config.mode}imize"):
+            return []
+        own = "" if name in FIELDS else f"monitor={name} mode={direction.removesuffix('imize')}, or "
+        return [
+            f"the pruner would give trials up by {monitored}, mode={self.config.mode}, and the search has another"
+            f" objective, {name}:{direction}\n  type {own}search/pruner=none"
+        ]
+
     def _try_one(self) -> None:
         """Compose the first point and read its data, so that a key or an option that does not exist, or a file that
         cannot be used, is told before any trial."""
         chosen: dict[str, Any] = {}
         for dimension in self.space.dimensions:
             if dimension.exists(self.space.fixed | chosen):
-                chosen[dimension.key] = space.values(dimension.distribution, 2)[0]
+                chosen[dimension.key] = dimension.values(2)[0]
         self.read_data(self.composed(self.words(chosen)))
 
     def read_data(self, config: DictConfig) -> None:
@@ -154,8 +168,7 @@ class Sweep:
             ConfigError: there is one of another space, or the database cannot be used.
         """
         warnings.filterwarnings("ignore", module="optuna")
-        pruner = make(self.search.pruner)
-        grid = self.sampler(0)
+        pruner, grid = self.pruner(), self.sampler(0)
         self.folder.mkdir(parents=True, exist_ok=True)
         n_trials = self.search.n_trials or (len(grid.points()) if hasattr(grid, "points") else 50)
         if hasattr(grid, "points"):
@@ -170,6 +183,7 @@ class Sweep:
             self.search.max_retries,
             self.search.heartbeat,
             self.folder / ".study.lock",
+            self.progress,
         )
         mine = {"space": self.space.described(), "objectives": self.directions}
         before = study.agree("space", mine)
@@ -180,6 +194,11 @@ class Sweep:
                 "type search.study=NAME for a new one",
             )
         return study
+
+    def pruner(self) -> BasePruner:
+        """What gives trials up."""
+        pruner: BasePruner = make(self.search.pruner)
+        return pruner
 
     def sampler(self, number: int) -> Any:
         """The sampler of one trial; its seed is of the search's seed and the trial's number."""
@@ -194,10 +213,10 @@ class Sweep:
 
     def overrides(self, trial_number: int, values: dict[str, Any]) -> list[list[str]]:
         """What each job of a trial is started with: one, or one for each seed."""
-        common = [*self.fixed, *self.words(values)]
-        common += [f"search.study={self.search.study}", f"hydra.sweep.dir={self.folder}"]
+        common = [*self.fixed, *self.words(values), f"search.study={space.quoted(self.search.study)}"]
+        common.append(f"hydra.sweep.dir={space.quoted(str(self.folder))}")
         if not self.search.storage:
-            common.append(f'search.storage="{self.storage}"')
+            common.append(f"search.storage={space.quoted(self.storage)}")
         found = []
         for k in range(self.search.seeds_per_trial):
             words = [*common, f"hydra.sweep.subdir={self.run_folder(trial_number, k).relative_to(self.folder)}"]
@@ -217,6 +236,11 @@ class Sweep:
         """Where the run of the k-th seed of a trial lies."""
         folder = self.folder / str(trial_number)
         return folder / str(k) if self.search.seeds_per_trial > 1 else folder
+
+    def progress(self, trial_number: int) -> list[int]:
+        """Steps that are saved of each seed of a trial."""
+        runs = [self.run_folder(trial_number, k) for k in range(self.search.seeds_per_trial)]
+        return [saved_steps(folder) for folder in runs]
 
     def report(self, study: Study) -> None:
         """Write and show what was found."""

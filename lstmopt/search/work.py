@@ -59,7 +59,7 @@ def _launch(study: Study, sweep: "Sweep", launcher: Launcher, batch: list[Trial]
             lost |= _launch_seed(sweep, launcher, [t for t in alive if t.number not in lost], k, jobs, ended)
         for trial in batch:
             if trial.number in lost:
-                study.release(trial)  # it is begun again, as often as search.max_retries says
+                study.release(trial, lost=True)  # it is begun again, as often as search.max_retries says
                 continue
             found = ended[trial.number]
             if found[-1].state == TrialState.COMPLETE:

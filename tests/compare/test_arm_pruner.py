@@ -34,6 +34,16 @@ def test_a_variant_against_the_base(values, given_up):
     assert ArmPruner().prune(other_way, other_way.trials[1]) is given_up
 
 
+def test_no_variant_is_given_up_before_a_difference_can_be_shown():
+    pruner = ArmPruner()
+    pruner.variants = 7  # Holm asks each for 0.05 / 7, and 8 seeds of one sign have 1/128
+    study = study_of([*BASE, 0.5], [value + 0.1 for value in BASE])
+    assert not pruner.prune(study, study.trials[1])
+    study.ask()
+    study = study_of([*BASE, 0.5], [value + 0.1 for value in [*BASE, 0.5]])
+    assert pruner.prune(study, study.trials[1])
+
+
 def test_a_variant_is_not_measured_by_a_better_one():
     study = study_of(BASE, [value - 0.3 for value in BASE], [value - 0.1 for value in BASE])
     study.tell(1, 0.2)

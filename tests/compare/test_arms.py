@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
+from lstmopt.compare import html
 from lstmopt.compare.arms import Arm, Run, read_curve
 from lstmopt.compare.report import compared, rows
 
@@ -47,6 +48,17 @@ def test_facts_of_the_arms():
     cells = rows({"arms": found})
     assert cells[1][2].startswith("-") and cells[2][2].startswith("+") and "given up" in cells[2][1]
     assert {len(row) for row in cells} == {9}
+
+
+def test_a_base_whose_mean_is_zero_has_no_parts():
+    base = Arm("base", "completed", "", {k: run(0.0, curve=(0.0,)) for k in range(8)})
+    variant = Arm("a", "completed", "", {k: run(0.25 + k / 100, curve=(0.2, 0.25)) for k in range(8)})
+    same = Arm("b", "completed", "", {k: run((k % 2 - 0.5) / 10, curve=(0.0,)) for k in range(8)})
+    found = {"metric": "val/accuracy", "arms": compared([base, variant, same], "max")}
+    cells = rows(found)
+    assert cells[1][1] == "better" and cells[1][2] == "+0.285" and cells[1][3].startswith("+0.2")
+    assert cells[2][1].startswith("no difference shown (of 0.") and "%" not in "".join(cells[2])
+    assert html.pictures(found, [base, variant, same])["effects"].axes[0].get_xlabel().endswith("val/accuracy")
 
 
 def test_a_seed_that_the_base_lacks_does_not_count():

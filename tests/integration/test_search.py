@@ -2,6 +2,8 @@
 
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -77,6 +79,25 @@ def test_the_one_line_of_the_readme_and_what_it_leaves(program):
     pasted = OmegaConf.load(program.folder / "pasted" / ".hydra" / "config.yaml")
     best = OmegaConf.load(program.folder / "again" / ".hydra" / "config.yaml")
     assert pasted.optimizer == best.optimizer and pasted.model == best.model
+
+
+def test_the_best_of_a_recipe_is_that_recipe_again_wherever_the_folder_is(program):
+    """A folder whose name is more than letters and commas are words of Hydra's grammar."""
+    words = ["search=grid", "experiment=adding_600", "optimizer.lr=1e-2,1e-3", "model.hidden_size=4"]
+    fast = ["trainer.limit_val_batches=1", "data.sequence_length=20", "data.n_train=200"]
+    study = program.folder / "Jürgen (a, b)" / "s"
+    done = program(*words, *fast, *SMALL, "search.study=s", f"hydra.sweep.dir='{study}'")
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads((study / "sweep.json").read_text())["trials"]) == 2
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("or as a file:")]
+    assert shlex.split(line.partition("train.py")[2]) == ["--config-dir", str(study), "experiment=best"]
+    shutil.copytree(study / "experiment", program.folder / "plain" / "experiment")  # Hydra's flag takes no such name
+    again = program("--config-dir", "plain", "experiment=best", "hydra.run.dir=again", "trainer.max_epochs=1")
+    assert again.returncode == 0, again.stderr
+    best = OmegaConf.load(program.folder / "again" / ".hydra" / "config.yaml")
+    first = OmegaConf.load(study / "0" / ".hydra" / "config.yaml")
+    assert best.data == first.data and best.model == first.model and best.optimizer._target_ == first.optimizer._target_
+    assert best.data._target_.endswith("Adding")
 
 
 def test_a_grid_visits_each_point_once_and_no_more(program):
@@ -246,6 +267,8 @@ def test_a_worker_that_is_killed(program):
         (["search=nsga2", "search.objectives=[parameters:smallest]"], "parameters:minimize or"),
         (["search=nsga2", "search.objectives=[speed]"], "nothing that a run measures"),
         (["search=nsga2", "search.objectives=[parameters,val/loss]"], "type search/pruner=none"),
+        (["search=tpe", "optimizer.lr=1e-2,1e-3", "search.objectives=[val/mae]"], "type monitor=val/mae mode=min, or"),
+        (["search=tpe", "optimizer.lr=1e-2,1e-3", "search.objectives=[parameters]"], "\n  type search/pruner=none"),
         (["search=tpe", "optimizer.lr=interval(1,0.1)"], "low is less than high"),
         (["search=tpe", "search.study=../x"], "not the name of a file"),
     ],

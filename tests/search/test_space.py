@@ -1,6 +1,7 @@
 """Spaces as they are written and typed, and the points of a grid."""
 
 import itertools
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from omegaconf import OmegaConf
 from lstmopt.conf_dir import conf_dir
 from lstmopt.errors import ConfigError
 from lstmopt.search.grid_sampler import GridSampler
-from lstmopt.search.space import override, read, typed, values
+from lstmopt.search.space import override, quoted, read, typed
 
 WRITTEN = {
     "optimizer.momentum": {"low": 0.5, "high": 0.9, "step": 0.2, "when": {"optimizer": "sgd"}},
@@ -72,7 +73,11 @@ def test_a_grid_is_every_combination_once():
     [
         ("optimizer=adam,sgd", ["adam", "sgd"]),
         ("model.hidden_size=16,32,64", [16, 32, 64]),
-        ("model.num_layers=range(1,4)", [1, 2, 3]),
+        ("model.num_layers=range(1,6)", [1, 2, 3, 4, 5]),
+        ("model.num_layers=range(5,1,-1)", [2, 3, 4, 5]),
+        ("model.dropout=range(0.3,0.6,0.1)", [0.3, 0.4, 0.5]),
+        ("data.path='größe.csv','a, b.csv'", ["größe.csv", "a, b.csv"]),
+        ("data.columns=['größe'],[b]", ['["größe"]', '["b"]']),
         ("data.input_length=range(12,49,12)", [12, 24, 36, 48]),
         ("model.dropout=range(0,0.5,0.25)", [0.0, 0.25]),
         ("model.dropout=interval(0,0.5)", [0.0, 0.25, 0.5]),
@@ -84,10 +89,24 @@ def test_a_grid_is_every_combination_once():
 )
 def test_hydras_words(word, expected):
     (dimension,) = typed([OverridesParser.create().parse_override(word)])
-    assert values(dimension.distribution, 3) == pytest.approx(expected) if expected[-1] == 0.5 else expected
-    for value in values(dimension.distribution, 3):  # what is typed for a value is read as that value
+    assert dimension.values(3) == [pytest.approx(one) if isinstance(one, float) else one for one in expected]
+    for value in dimension.values(3):  # what is typed for a value is read as that value
         parsed = OverridesParser.create().parse_override(override(dimension.key, value)).value()
-        assert parsed == value or str(parsed).replace(" ", "") == value
+        assert parsed == (json.loads(value) if str(value).startswith("[") else value)
+
+
+def test_a_step_of_one_that_is_written_is_a_step():
+    (written,) = read({"model.num_layers": {"low": 1, "high": 6, "step": 1}}).dimensions
+    (not_written,) = read({"model.num_layers": {"low": 1, "high": 6}}).dimensions
+    assert written.values(3) == [1, 2, 3, 4, 5, 6] and not_written.values(3) == [1, 4, 6]
+
+
+@pytest.mark.parametrize(
+    "text", ["/home/Jürgen/runs", "a, b", "x=[1]{2}", 'say "so"', "back\\slash", "end\\", '\\"', "(~;&#')", ""]
+)
+def test_a_quoted_text_is_read_as_it_is(text):
+    parsed = OverridesParser.create().parse_override(f"hydra.sweep.dir={quoted(text)}")
+    assert parsed.value() == text and not parsed.is_sweep_override()
 
 
 @pytest.mark.parametrize(

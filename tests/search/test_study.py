@@ -11,6 +11,7 @@ from contextlib import closing, suppress
 
 import numpy as np
 import optuna
+import psutil
 import pytest
 from optuna.trial import TrialState
 
@@ -24,11 +25,14 @@ SPACE = read(
 FORK = multiprocessing.get_context("fork")
 
 
-def study(folder, n_trials=20, heartbeat=60.0, max_retries=5, make=optuna.samplers.RandomSampler):
+def study(folder, n_trials=20, heartbeat=60.0, max_retries=5, make=optuna.samplers.RandomSampler, progress=0):
     url = f"sqlite:///{folder}/study.db"
     pruner = optuna.pruners.NopPruner()
     lock = folder / ".study.lock"
-    return Study(url, "test", ["minimize"], lambda k: make(seed=k), pruner, n_trials, max_retries, heartbeat, lock)
+    sampler = lambda k: make(seed=k)  # noqa: E731
+    return Study(
+        url, "test", ["minimize"], sampler, pruner, n_trials, max_retries, heartbeat, lock, lambda number: progress
+    )
 
 
 def work(folder, pause=0.0, **options):
@@ -121,6 +125,46 @@ def test_a_trial_that_kills_its_process_is_not_begun_for_ever(tmp_path):
     assert mine.take() is None and mine.finished()
     (trial,) = left(tmp_path)
     assert trial.state == TrialState.FAIL and "killed 4 times" in trial.user_attrs["reason"]
+
+
+def test_a_trial_that_gets_further_is_begun_as_often_as_it_is_killed(tmp_path):
+    for done in range(8):
+        FORK.Process(
+            target=lambda: (study(tmp_path, n_trials=1, max_retries=3, progress=done).take(), os.kill(os.getpid(), 9))  # noqa: B023
+        ).start()
+        multiprocessing.active_children()
+        while multiprocessing.active_children():
+            time.sleep(0.01)
+    mine = study(tmp_path, n_trials=1, max_retries=3, progress=8)
+    assert mine.take() is not None
+
+
+def test_a_trial_that_was_stopped_in_good_order_has_not_been_killed(tmp_path):
+    mine = study(tmp_path, n_trials=1, max_retries=3)
+    for _ in range(8):
+        mine.release(mine.take())
+    for _ in range(3):
+        mine.release(mine.take(), lost=True)
+    trial = mine.take()
+    assert trial is not None
+    mine.release(trial, lost=True)
+    assert mine.take() is None and mine.finished()
+
+
+def test_the_trial_of_a_process_that_is_dead_and_not_waited_for_is_taken_over(tmp_path):
+    pid = os.fork()
+    if not pid:
+        study(tmp_path, n_trials=1).take()
+        os._exit(0)
+    mine = study(tmp_path, n_trials=1)
+    try:
+        until = time.monotonic() + 60
+        while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        assert mine.take() is not None
+    finally:
+        os.waitpid(pid, 0)
 
 
 def test_a_trial_of_another_machine_is_taken_when_its_heartbeat_stays_away(tmp_path, monkeypatch):

@@ -1,0 +1,74 @@
+"""What a run that went on says of itself, and what a finished one answers to other settings."""
+
+import csv
+import json
+import signal
+from types import SimpleNamespace
+
+import killing
+import pytest
+import torch
+
+from lstmopt.callbacks import throughput
+from lstmopt.search.objectives import value_of
+
+SMALL = ["data=mackey_glass", "data.length=330", "data.input_length=16", "data.horizon=3", "model.hidden_size=8"]
+SMALL += ["callbacks.picture=null", "callbacks.early_stopping=null", "logger=csv", "hydra.run.dir=run"]
+
+
+def results(program):
+    return json.loads((program.folder / "run" / "results.json").read_text())
+
+
+def test_a_finished_run_is_not_the_answer_to_other_settings(program):
+    words = [*SMALL, "trainer.max_epochs=1"]
+    assert program(*words).returncode == 0
+    before = results(program)
+    for other in (["seed=7"], ["optimizer=adam"], ["seed=7", "optimizer.lr=0.5"]):
+        done = program(*words, *other)
+        assert done.returncode == 2 and other[0].split("=")[0] in done.stderr and "resume=none" in done.stderr
+    again = program(*words)
+    assert again.returncode == 0 and "is finished" in again.stdout and results(program) == before
+
+
+def test_a_sweep_in_the_folder_of_another_is_refused(program):
+    words = ["-m", *SMALL[:-1], "trainer.max_epochs=1", "hydra.sweep.dir=sweep"]
+    assert program(*words, "seed=0,1").returncode == 0
+    done = program(*words, "seed=5,6")
+    assert done.returncode == 2 and "seed is 0 there and 5 here" in done.stderr
+
+
+def test_the_seconds_of_a_run_are_those_of_all_its_processes(program):
+    words = [*SMALL, "trainer.max_epochs=6"]
+    pid = killing.start(
+        [*words, f"hydra.run.dir={program.folder}/run"], program.folder / "log.txt", ("signal", 3, 1, signal.SIGTERM)
+    )
+    assert killing.ended(pid) == 143
+    saved = torch.load(program.folder / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    stopped = results(program)["train_seconds"]
+    assert 0 < saved["run"]["seconds"] <= stopped
+    assert program(*words).returncode == 0
+    assert results(program)["train_seconds"] > saved["run"]["seconds"]
+
+
+def test_the_clock_of_a_run_that_goes_on_within_an_epoch(monkeypatch):
+    moments = iter([5000.0, 5000.5])
+    monkeypatch.setattr(throughput.time, "perf_counter", lambda: next(moments))
+    callback, trainer = throughput.Throughput(), SimpleNamespace(world_size=1, global_step=0)
+    callback.on_train_start(trainer, None)
+    callback.on_train_batch_end(trainer, None, None, (torch.zeros(8, 2, 1), torch.zeros(8)), 3)
+    assert callback.samples_per_second == pytest.approx(16)
+
+
+def test_metrics_at_the_best_epoch(program):
+    words = [*SMALL, "trainer.max_epochs=6", "optimizer=adam", "optimizer.lr=0.3"]
+    assert program(*words).returncode == 0
+    result = results(program)
+    with open(program.folder / "run" / "metrics.csv") as file:
+        epochs = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+    epochs = [row for row in epochs if "val/loss" in row]
+    best = min(epochs, key=lambda row: row["val/loss"])
+    assert best is not epochs[-1], "the last epoch must not be the best"
+    assert result["metrics_at_best"] == pytest.approx({k: v for k, v in best.items() if k.startswith("val/")}, rel=1e-5)
+    assert value_of(result, "val/mae") == pytest.approx(best["val/mae"], rel=1e-5)
+    assert value_of(result, "val/loss") == result["best"] != result["metrics"]["val/loss"]
