@@ -34,7 +34,8 @@ def take(trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any] | No
 def put_back(trainer: pl.Trainer, module: pl.LightningModule, state: dict[str, Any]) -> None:
     """Make all of them what they were; rates and momenta stay where the schedules are now."""
     for name, tensor in _tensors(module).items():
-        tensor.copy_(state["tensors"][name])
+        if name in state["tensors"]:  # a constant buffer may be younger than the checkpoint's release
+            tensor.copy_(state["tensors"][name])
     for optimizer, saved in zip(trainer.optimizers, state["optimizers"], strict=True):
         groups = [
             old | {name: group[name] for name in RATES + MOMENTA if name in group}
@@ -49,16 +50,17 @@ def halve_rates(trainer: pl.Trainer) -> None:
         for group in optimizer.param_groups:
             group.update({name: group[name] * 0.5 for name in RATES if name in group})
     for config in trainer.lr_scheduler_configs:
-        _halve(config.scheduler)
+        scale_rates(config.scheduler, 0.5)
 
 
-def _halve(scheduler: LRScheduler) -> None:
+def scale_rates(scheduler: LRScheduler, factor: float) -> None:
+    """Multiply every rate that a schedule will set."""
     for name in BASES:
         value = getattr(scheduler, name, None)
         if value is not None:
-            setattr(scheduler, name, [rate * 0.5 for rate in value] if isinstance(value, list) else value * 0.5)
+            setattr(scheduler, name, [rate * factor for rate in value] if isinstance(value, list) else value * factor)
     for part in getattr(scheduler, "_schedulers", []):  # torch's SequentialLR and ChainedScheduler
-        _halve(part)
+        scale_rates(part, factor)
 
 
 def _tensors(module: pl.LightningModule) -> dict[str, Tensor]:

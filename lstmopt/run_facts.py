@@ -14,6 +14,7 @@ from lstmopt.data.batch import Split
 from lstmopt.distributed import ranks
 from lstmopt.errors import CheckpointError
 from lstmopt.results import versions
+from lstmopt.rollback import RATES, scale_rates
 
 FORMAT = 1
 WHOLE = ("seed", "monitor", "mode", "data", "task", "model", "optimizer")
@@ -86,15 +87,12 @@ class RunFacts(pl.Callback):
                 continue
             for group in (group for optimizer in trainer.optimizers for group in optimizer.param_groups):
                 if name == "lr":
-                    for rate in ("lr", "initial_lr", "max_lr", "min_lr"):
-                        if rate in group:
-                            group[rate] *= new / old
+                    group.update({rate: group[rate] * (new / old) for rate in RATES if rate in group})
                 elif _plain(group.get(name)) == old:
                     group[name] = tuple(new) if isinstance(new, list) else new
             if name == "lr":
-                for scheduler in (config.scheduler for config in trainer.lr_scheduler_configs):
-                    if hasattr(scheduler, "base_lrs"):
-                        scheduler.base_lrs = [rate * new / old for rate in scheduler.base_lrs]
+                for config in trainer.lr_scheduler_configs:
+                    scale_rates(config.scheduler, new / old)
         self.changed = {}
 
 

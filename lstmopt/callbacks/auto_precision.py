@@ -50,7 +50,7 @@ class AutoPrecision(AMP):
         device = trainer.strategy.root_device
         if not computes_in_bf16(device):
             return self._say("32-true", f"this {device.type} has no bfloat16 arithmetic")
-        if trainer.global_step:
+        if trainer.ckpt_path:  # of which the steps are not restored yet
             return self._say("32-true", "as the run began")
         datamodule = getattr(trainer, "datamodule", None)
         if not isinstance(module, LSTMModule) or not isinstance(datamodule, DataModule):

@@ -1,6 +1,8 @@
 """Clipping gradients by their norm."""
 
+import pytorch_lightning as pl
 import torch
+from pytorch_lightning.strategies import FSDPStrategy
 from torch import Tensor
 
 from lstmopt.callbacks.gradient_norm import GradientNorm, Policy
@@ -16,7 +18,8 @@ class GradientNormClipping(GradientNorm):
         nonfinite: what a NaN or infinite loss or gradient does: `stop`, `skip` or `rollback`; see `GradientNorm`.
 
     Raises:
-        ConfigError: `max_norm` is not positive; see `GradientNorm` for the others.
+        ConfigError: `max_norm` is not positive, or the norm is another than Euclid's under fsdp; see `GradientNorm`
+            for the others.
 
     Reference: Pascanu, Mikolov & Bengio 2013.
     """
@@ -28,6 +31,15 @@ class GradientNormClipping(GradientNorm):
         if max_norm <= 0:
             raise ConfigError(f"max_norm={max_norm} is not positive", "type max_norm=1.0")
         self.max_norm, self.norm_type = max_norm, norm_type
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Refuse a norm of the parts that one process has."""
+        super().on_fit_start(trainer, pl_module)
+        if self.norm_type != 2.0 and isinstance(trainer.strategy, FSDPStrategy):
+            raise ConfigError(
+                f"norm_type={self.norm_type} needs whole gradients, and fsdp leaves each process a part",
+                "type norm_type=2.0",
+            )
 
     def clip(self, parameters: list[Tensor], norm: Tensor) -> None:
         """torch's clipping by a norm that is known."""

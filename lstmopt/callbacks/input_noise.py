@@ -42,15 +42,15 @@ class InputNoise(pl.Callback):
             model = next((module for module in pl_module.modules() if isinstance(module, nn.LSTM)), None)
         if model is None:
             raise ConfigError("input_noise needs an nn.LSTM, and this module has none", "leave input_noise out")
-        self._hook = model.register_forward_pre_hook(self._noisy)
+        self._hook = model.register_forward_pre_hook(self._noisy, with_kwargs=True)
 
-    def _noisy(self, model: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        x, *others = arguments
+    def _noisy(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not model.training:
             return None
-        if isinstance(x, PackedSequence):
-            return x._replace(data=self._add(x.data)), *others
-        return self._add(x), *others
+        name = "input" if isinstance(model, nn.LSTM) else "x"
+        x = args[0] if args else kwargs[name]
+        x = x._replace(data=self._add(x.data)) if isinstance(x, PackedSequence) else self._add(x)
+        return ((x, *args[1:]), kwargs) if args else (args, kwargs | {name: x})
 
     def _add(self, x: Tensor) -> Tensor:
         if not x.is_floating_point():

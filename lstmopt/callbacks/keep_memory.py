@@ -28,8 +28,16 @@ class KeepMemory(pl.Callback):
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Back to the largest that glibc takes by itself, and give back what is free."""
+        if stage == "fit":
+            self._give_back()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """The same."""
+        self._give_back()
+
+    def _give_back(self) -> None:
         library = glibc()
-        if stage == "fit" and library is not None:
+        if library is not None:
             library.mallopt(M_MMAP_THRESHOLD, 2**25)
             library.mallopt(M_TRIM_THRESHOLD, 2**26)
             library.malloc_trim(0)

@@ -18,6 +18,9 @@ class LRSchedule(pl.Callback):
 
     Attributes:
         interval: `step` (optimizer steps) or `epoch`.
+
+    Raises:
+        ConfigError: the module steps its optimizers by itself, where Lightning steps no schedule.
     """
 
     interval = "epoch"
@@ -28,6 +31,11 @@ class LRSchedule(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the scheduler to those that Lightning looks after."""
+        if not pl_module.automatic_optimization:
+            raise ConfigError(
+                "with manual optimization Lightning steps no schedule",
+                f"leave {type(self).__name__} out, and step a torch schedule in training_step",
+            )
         for optimizer in trainer.optimizers:
             config = LRSchedulerConfig(self.make(optimizer, trainer), interval=self.interval)
             trainer.strategy.lr_scheduler_configs.append(config)

@@ -13,6 +13,7 @@ from lstmopt.errors import ConfigError
 from lstmopt.models.locked_dropout import LockedDropout
 from lstmopt.models.sequence_model import State
 from lstmopt.module import LSTMModule
+from lstmopt.tasks.task import valid_steps
 
 
 class Recompute(pl.Callback):
@@ -57,6 +58,13 @@ class Recompute(pl.Callback):
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Leave the module as it was."""
+        self._put_back()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Leave the module as it was."""
+        self._put_back()
+
+    def _put_back(self) -> None:
         while self._replaced:
             object.__delattr__(*self._replaced.pop())
 
@@ -65,7 +73,7 @@ def loss_in_chunks(module: LSTMModule, chunk_length: int, batch: Batch) -> Tenso
     """The value and the gradients of `LSTMModule.training_loss`, chunk by chunk."""
     task, model = module.task, module.model
     if not task.per_step:
-        return _loss_of_last(module, chunk_length, batch)
+        return _loss_of_one_output(module, chunk_length, batch)
     labels = task.labels(batch)
 
     def run(part: Batch, state: State | None) -> tuple[Tensor, State]:
@@ -81,24 +89,37 @@ def loss_in_chunks(module: LSTMModule, chunk_length: int, batch: Batch) -> Tenso
     return torch.stack(losses).sum()
 
 
-def _loss_of_last(module: LSTMModule, chunk_length: int, batch: Batch) -> Tensor:
-    """For tasks that read one output per sequence: each is taken from the chunk that it lies in."""
+def _loss_of_one_output(module: LSTMModule, chunk_length: int, batch: Batch) -> Tensor:
+    """For tasks that read one output per sequence: the last is taken from the chunk that it lies in, and the mean of
+    all is their sum over the chunks, divided in the end."""
     task, model = module.task, module.model
     x, context = task.encode(batch)
+    mean = bool(model.return_sequences) and task.pooling == "mean"
 
-    def run(x: Tensor, lengths: Tensor | None, state: State | None) -> tuple[Tensor, State]:
-        out, state = model(x, lengths, state)
+    def run(part: Batch, state: State | None) -> tuple[Tensor, State]:
+        lengths = None if part.lengths is None else part.lengths.clamp(min=1)
+        out, state = model(part.x, lengths, state)
+        if mean:
+            digits = torch.promote_types(out.dtype, torch.float32)  # a long sum needs more than a short format has
+            valid = valid_steps(part, out.shape[1])[..., None]
+            return torch.where(valid, out, 0.0).sum(dim=1, dtype=digits), state
         return (model.last(out, lengths) if out.ndim == 3 else out), state
 
-    last: Tensor | None = None
+    hidden: Tensor | None = None
     state: State | None = None
     for part in _chunks(batch._replace(x=x, y=batch.y[:, None]), chunk_length):
-        inside = None if part.lengths is None else part.lengths.clamp(min=1)
-        out, state = checkpoint(run, part.x, inside, state, use_reentrant=False)
-        here = None if part.lengths is None else (part.lengths > 0)[:, None].to(out.device)
-        last = out if last is None or here is None else torch.where(here, out, last)
-    assert last is not None
-    return task.loss(task.decode(last, context), batch)
+        out, state = checkpoint(run, part, state, use_reentrant=False)
+        if hidden is None:
+            hidden = out
+        elif mean:
+            hidden = hidden + out
+        else:
+            here = None if part.lengths is None else (part.lengths > 0)[:, None].to(out.device)
+            hidden = out if here is None else torch.where(here, out, hidden)
+    assert hidden is not None
+    if mean:
+        hidden = hidden / valid_steps(batch, x.shape[1]).sum(dim=1, keepdim=True)
+    return task.loss(task.decode(hidden, context), batch)
 
 
 def _chunks(batch: Batch, length: int) -> list[Batch]:
@@ -111,13 +132,13 @@ def _chunks(batch: Batch, length: int) -> list[Batch]:
 
 
 def lstm_in_chunks(
-    lstm: nn.LSTM, forward: Any, chunk_length: int, x: Any, hx: State | None = None, lengths: Tensor | None = None
+    lstm: nn.LSTM, forward: Any, chunk_length: int, input: Any, hx: State | None = None, lengths: Tensor | None = None
 ) -> tuple[Any, State]:
     """`forward` of an nn.LSTM, chunk by chunk; packed sequences, single sequences and evaluation as they are."""
-    if not isinstance(x, Tensor) or x.ndim != 3 or not torch.is_grad_enabled():
-        return forward(x, hx) if lengths is None else forward(x, hx, lengths)
+    if not isinstance(input, Tensor) or input.ndim != 3 or not torch.is_grad_enabled():
+        return forward(input, hx) if lengths is None else forward(input, hx, lengths)
     outs, start = [], 0
-    for part in x.split(chunk_length, dim=1 if lstm.batch_first else 0):
+    for part in input.split(chunk_length, dim=1 if lstm.batch_first else 0):
         steps = part.shape[1 if lstm.batch_first else 0]
         inside = [] if lengths is None else [(lengths - start).clamp(0, steps)]
         out, hx = checkpoint(forward, part, hx, *inside, use_reentrant=False)

@@ -1,5 +1,6 @@
 """The schedule that waits for a plateau."""
 
+from functools import partial
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -8,13 +9,16 @@ from torch.optim import lr_scheduler
 
 from lstmopt.errors import ConfigError
 
+HOOK = "on_train_epoch_end"
+
 
 class ReduceLROnPlateau(pl.Callback):
     """Multiply the learning rate by `factor` when the monitored metric has stopped to improve.
 
     torch's schedule, stepped here after each validation and kept in this callback's state, because Lightning would
     leave out one step at every resume. Without validation, or where the metric is one of training and not known yet
-    when validation ends, it is stepped after each epoch.
+    when validation ends, it is stepped at the end of each epoch, also after the module's own `on_train_epoch_end` where
+    that logs it.
 
     Args:
         monitor: the metric, as `val/loss`.
@@ -57,6 +61,8 @@ class ReduceLROnPlateau(pl.Callback):
         self.schedulers: list[lr_scheduler.ReduceLROnPlateau] = []
         self._restored: list[dict[str, Any]] = []
         self._of_training = False
+        self._of_epoch_end = False
+        self._replaced: list[tuple[pl.LightningModule, Any]] = []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Make the schedules; a resumed run goes on with their saved states."""
@@ -74,8 +80,31 @@ class ReduceLROnPlateau(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Step where validation does not give the metric."""
-        if self._of_training or not trainer.enable_validation:
+        if not self._of_training and trainer.enable_validation:
+            return
+        self._of_epoch_end = self._of_epoch_end or self.monitor not in trainer.callback_metrics
+        if self._of_epoch_end:  # Lightning calls the module's own hook after those of callbacks
+            self._replaced.append((pl_module, vars(pl_module).get(HOOK)))
+            object.__setattr__(pl_module, HOOK, partial(self._step_after, getattr(pl_module, HOOK), trainer))
+        else:
             self._step(trainer)
+
+    def _step_after(self, hook: Any, trainer: pl.Trainer) -> None:
+        """In the place of the module's hook, once."""
+        self._put_back()
+        hook()
+        self._step(trainer)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Leave the module as it was."""
+        self._put_back()
+
+    def _put_back(self) -> None:
+        while self._replaced:
+            module, before = self._replaced.pop()
+            object.__delattr__(module, HOOK)
+            if before is not None:
+                object.__setattr__(module, HOOK, before)
 
     def _step(self, trainer: pl.Trainer) -> None:
         value = trainer.callback_metrics.get(self.monitor)

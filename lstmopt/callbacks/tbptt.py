@@ -37,7 +37,7 @@ class TBPTT(pl.Callback):
         self.states: list[tuple[Tensor, Tensor] | None] = []
         self._hooks: list[Any] = []
         self._lengths: list[int] = []
-        self._rates: list[float] = []
+        self._rates: list[tuple[dict[str, Any], float]] = []  # groups whose rate is scaled, and what it was
         self._base = 0
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -55,8 +55,8 @@ class TBPTT(pl.Callback):
             datamodule.cut = self._cut
         self.states = self.states if len(self.states) == len(models) else [None] * len(models)
         for number, model in enumerate(models):
-            name, place = ("state", 2) if isinstance(model, SequenceModel) else ("hx", 1)
-            self._hooks.append(model.register_forward_pre_hook(self._give(number, name, place), with_kwargs=True))
+            names = ("x", "state", 2) if isinstance(model, SequenceModel) else ("input", "hx", 1)
+            self._hooks.append(model.register_forward_pre_hook(self._give(number, *names), with_kwargs=True))
             self._hooks.append(model.register_forward_hook(self._keep(number)))
 
     def _cut(self, split: Any, batch_size: int) -> Chunks:
@@ -66,11 +66,11 @@ class TBPTT(pl.Callback):
         self._base = chunks.length
         return chunks
 
-    def _give(self, number: int, name: str, place: int) -> Any:
-        """Puts the state where a call leaves its argument `name`, the one at `place`, out."""
+    def _give(self, number: int, first: str, name: str, place: int) -> Any:
+        """Puts the state where a call leaves its argument `name`, the one at `place`, out; `first` is the input's."""
 
         def hook(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            state, x = self.states[number], args[0]
+            state, x = self.states[number], args[0] if args else kwargs[first]
             given = args[place] if len(args) > place else kwargs.get(name)
             if not model.training or given is not None or state is None or not isinstance(x, Tensor):
                 return None
@@ -99,15 +99,16 @@ class TBPTT(pl.Callback):
                 self._hooks.append(optimizer.register_step_post_hook(self._restore_rates))
 
     def _scale_rates(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        self._rates = [group["lr"] for group in optimizer.param_groups]
+        self._rates = [(group, group["lr"]) for group in optimizer.param_groups]
         scale = sum(self._lengths) / len(self._lengths) / self._base if self._lengths else 1.0
         self._lengths = []
         for group in optimizer.param_groups:
             group["lr"] *= scale
 
-    def _restore_rates(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        for group, rate in zip(optimizer.param_groups, self._rates, strict=True):
+    def _restore_rates(self, *_: Any) -> None:
+        for group, rate in self._rates:
             group["lr"] = rate
+        self._rates = []
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -124,6 +125,14 @@ class TBPTT(pl.Callback):
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Leave model and data as they were."""
+        self._leave(trainer)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Leave model, data and rates as they were; the states stay, for a checkpoint."""
+        self._leave(trainer)
+
+    def _leave(self, trainer: pl.Trainer) -> None:
+        self._restore_rates()
         while self._hooks:
             self._hooks.pop().remove()
         datamodule = getattr(trainer, "datamodule", None)

@@ -42,17 +42,18 @@ class Threads(pl.Callback):
         self.chosen: int | None = None
         self.seconds: dict[int, float] = {}
         self._times: dict[int, list[float]] = {}
-        self._before = torch.get_num_threads()
+        self._before: int | None = None
         self._step = 0
         self._began = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Decide what there is to try."""
-        self._before, self._times, self._step = torch.get_num_threads(), {}, 0
+        before = torch.get_num_threads()
+        self._before, self._times, self._step = before, {}, 0
         if self.count != "auto":
             self.chosen = self.count
         elif self.chosen is None and (trainer.strategy.root_device.type != "cpu" or "OMP_NUM_THREADS" in os.environ):
-            self.chosen = self._before
+            self.chosen = before
         if self.chosen is not None:
             torch.set_num_threads(self.chosen)
             return
@@ -91,8 +92,16 @@ class Threads(pl.Callback):
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Leave torch as it was."""
-        if stage == "fit":
+        self._put_back()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Leave torch as it was."""
+        self._put_back()
+
+    def _put_back(self) -> None:
+        if self._before is not None:
             torch.set_num_threads(self._before)
+            self._before = None
 
     def state_dict(self) -> dict[str, Any]:
         """The choice."""

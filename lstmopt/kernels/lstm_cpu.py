@@ -96,23 +96,29 @@ def _direction(x: Tensor, h: Tensor, c: Tensor, weights: Sequence[Tensor]) -> tu
     (_, inputs), (_, hidden) = of_input.shape, of_hidden.shape
     more = -hidden % library().lstm_lanes()
     if not more:
-        return Layer.apply(x, h, c, of_input, of_hidden, bias)
+        return Layer.apply(x, h, c, of_input, of_hidden, bias, torch.is_grad_enabled())
     of_input = F.pad(of_input.view(GATES, hidden, inputs), (0, 0, 0, more)).flatten(0, 1)
     of_hidden = F.pad(of_hidden.view(GATES, hidden, hidden), (0, more, 0, more)).flatten(0, 1)
     bias = F.pad(bias.view(GATES, hidden), (0, more)).flatten()
-    out, last = Layer.apply(x, F.pad(h, (0, more)), F.pad(c, (0, more)), of_input, of_hidden, bias)
+    h, c = F.pad(h, (0, more)), F.pad(c, (0, more))
+    out, last = Layer.apply(x, h, c, of_input, of_hidden, bias, torch.is_grad_enabled())
     return out[..., :hidden], last[:, :hidden]
 
 
 class Layer(torch.autograd.Function):
-    """A direction of a layer: x `[T, B, I]`, h and c `[B, H]` to the output `[T, B, H]` and the last c."""
+    """A direction of a layer: x `[T, B, I]`, h and c `[B, H]` to the output `[T, B, H]` and the last c.
+
+    `grad` is whether gradients are recorded where it is called: within `forward` that cannot be told.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, h: Tensor, c: Tensor, of_input: Tensor, of_hidden: Tensor, bias: Tensor) -> Any:
+    def forward(
+        ctx: Any, x: Tensor, h: Tensor, c: Tensor, of_input: Tensor, of_hidden: Tensor, bias: Tensor, grad: bool
+    ) -> Any:
         """Run; gates and cells are kept where a gradient is asked for."""
         x = x if x.stride(2) == 1 or x.shape[2] == 1 else x.contiguous()
         h, c, of_input, of_hidden = h.contiguous(), c.contiguous(), of_input.contiguous(), of_hidden.contiguous()
-        keep = any(ctx.needs_input_grad)
+        keep = grad and any(ctx.needs_input_grad)
         out, cells, gates = torch.ops.lstmopt.lstm_layer(x, h, c, of_input, of_hidden, bias, keep)
         ctx.set_materialize_grads(False)
         if keep:
@@ -128,7 +134,7 @@ class Layer(torch.autograd.Function):
         d_last_c = d_last_c if d_last_c is None else d_last_c.contiguous()
         of_x = ctx.needs_input_grad[0]
         d_x, *others = torch.ops.lstmopt.lstm_layer_backward(*ctx.saved_tensors, d_out, d_last_c, of_x)
-        return d_x if of_x else None, *others
+        return d_x if of_x else None, *others, None
 
 
 def _forward(

@@ -53,9 +53,12 @@ class Forecasting(Task):
         if self.highway is not None:
             nn.init.zeros_(self.highway.weight)
             nn.init.zeros_(self.highway.bias)
+        columns = None if self.all_columns else torch.tensor(spec.target_index, dtype=torch.long)
+        self.register_buffer("columns", columns, persistent=False)
         self.register_buffer("mean", torch.tensor(spec.mean or [0.0] * spec.output_size), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std or [1.0] * spec.output_size), persistent=False)
 
+    columns: Tensor
     mean: Tensor
     std: Tensor
 
@@ -84,8 +87,8 @@ class Forecasting(Task):
         return past if self.per_channel else x, (past, level, scale)
 
     def _targets(self, x: Tensor) -> Tensor:
-        """The target columns of `[B, T, F]`."""
-        return x if self.all_columns else x[..., self.spec.target_index]
+        """The target columns of `[B, T, F]`; their numbers are on the device, where a list would be copied to."""
+        return x if self.all_columns else x.index_select(-1, self.columns)
 
     def decode(self, hidden: Tensor, context: Context) -> Tensor:
         """The forecast `[B, H, C]`, standardised."""

@@ -16,6 +16,8 @@ STEPS_PER_EPOCH = 5
 class Foreign(pl.LightningModule):
     """Anybody's module: an LSTM that predicts the mean of its input."""
 
+    by_keyword = False  # how the LSTM is called
+
     def __init__(self, make_optimizer=None, val_losses=None):
         super().__init__()
         torch.manual_seed(0)
@@ -26,7 +28,7 @@ class Foreign(pl.LightningModule):
 
     def training_step(self, batch, batch_idx):
         x, y = batch
-        out, _ = self.lstm(x)
+        out, _ = self.lstm(input=x) if self.by_keyword else self.lstm(x)
         self.dtypes.add(out.dtype)
         group = self.trainer.optimizers[0].param_groups[0]
         self.lrs.append(group["lr"])
@@ -44,6 +46,24 @@ class Foreign(pl.LightningModule):
 
     def configure_optimizers(self):
         return self.make_optimizer(self.parameters())
+
+
+class ByKeyword(Foreign):
+    """Calls its LSTM as `lstm(input=x)`."""
+
+    by_keyword = True
+
+
+class Manual(Foreign):
+    """Steps its optimizer by itself."""
+
+    automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(super().training_step(batch, batch_idx))
+        optimizer.step()
 
 
 NONFINITE = {

@@ -68,3 +68,16 @@ def test_a_resumed_run_keeps_the_choice(monkeypatch, tmp_path):
     callback = AutoPrecision()
     module, _ = fit(tmp_path, callback, module=Foreign(), epochs=3, ckpt_path=tmp_path / "last.ckpt")
     assert callback.chosen == "bf16-mixed" and module.dtypes == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("choice", ["none", "no callback"])
+def test_a_float32_run_that_is_resumed_stays_in_float32(choice, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(auto_precision, "computes_in_bf16", lambda device: True)
+    before = AutoPrecision()
+    before.on_fit_start = lambda *_: None  # a checkpoint with its state, and no choice in it
+    _, run = fit(tmp_path, *[before] * (choice == "none"), module=Foreign())
+    run.save_checkpoint(tmp_path / "last.ckpt")
+    callback = AutoPrecision()
+    module, run = fit(tmp_path, callback, module=Foreign(), epochs=3, ckpt_path=tmp_path / "last.ckpt")
+    assert callback.chosen == "32-true" and run.precision == "32-true" and module.dtypes == {torch.float32}
+    assert "precision: 32-true (as the run began)" in capsys.readouterr().out

@@ -1,10 +1,13 @@
 """What clipping options leave of the gradients, and steps that are left out."""
 
+from types import SimpleNamespace
+
 import pytest
 import pytorch_lightning as pl
 import torch
 from foreign import Foreign, Planted, fit, same, sgd
 from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.strategies import FSDPStrategy
 
 from lstmopt.callbacks.adaptive_gradient_clipping import AdaptiveGradientClipping
 from lstmopt.callbacks.amp import AMP
@@ -120,6 +123,18 @@ def lbfgs(parameters):
 def test_clipping_is_refused_where_the_loss_is_compared_with_its_gradient(cls, tmp_path):
     with pytest.raises(ConfigError, match="LBFGS"):
         fit(tmp_path, cls(), module=Foreign(lbfgs))
+
+
+@pytest.mark.parametrize("norm_type", [1.0, float("inf"), 2.0])
+def test_norms_over_shards_are_refused_but_for_euclids(norm_type):
+    """A process has its own shards alone, of which only the sum of squares is added up."""
+    run = SimpleNamespace(strategy=FSDPStrategy(), gradient_clip_val=None, optimizers=[])
+    callback = GradientNormClipping(norm_type=norm_type)
+    if norm_type == 2.0:
+        return callback.on_fit_start(run, Foreign())
+    with pytest.raises(ConfigError, match="fsdp") as caught:
+        callback.on_fit_start(run, Foreign())
+    assert caught.value.hint == "type norm_type=2.0"
 
 
 class Evaluations(pl.Callback):

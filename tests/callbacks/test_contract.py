@@ -7,7 +7,7 @@ import pkgutil
 import pytest
 import pytorch_lightning as pl
 import torch
-from foreign import fit
+from foreign import ByKeyword, Foreign, fit
 from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from pytorch_lightning.loggers import CSVLogger
 
@@ -64,5 +64,51 @@ def test_works_alone_in_a_plain_trainer_and_keeps_plain_state(module, cls, tmp_p
     saved = torch.load(tmp_path / "whole.ckpt", weights_only=True)
     assert plain(saved["callbacks"]) and plain(saved["lr_schedulers"])
     fresh = cls()
-    fit(tmp_path / "resumed", fresh, epochs=3, ckpt_path=tmp_path / "whole.ckpt", **options)
+    again = {"module": ByKeyword(), "epochs": 3, "ckpt_path": tmp_path / "whole.ckpt"}
+    fit(tmp_path / "resumed", fresh, **again, **options)
     assert plain(fresh.state_dict())
+
+
+class Breaks(Foreign):
+    """Breaks in a step, after the LSTM has run."""
+
+    def __init__(self, at):
+        super().__init__()
+        self.at = at
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        if batch_idx == self.at:
+            raise RuntimeError("broken")
+        return loss
+
+
+def left(folder, at, *callbacks, **options):
+    """What a fit that breaks leaves: the names in each module's `__dict__`, its class, its hooks; torch's threads."""
+    broken = Breaks(at)
+    with pytest.raises(RuntimeError, match="broken"):
+        fit(folder, *callbacks, module=broken, **options)
+    found = {"threads": torch.get_num_threads()}
+    for name, module in broken.named_modules():
+        hooks = {key: len(value) for key, value in vars(module).items() if "hook" in key and isinstance(value, dict)}
+        found[name] = type(module), set(vars(module)), hooks
+    return found
+
+
+@pytest.mark.parametrize(("module", "cls"), CLASSES, ids=NAMES)
+def test_a_fit_that_breaks_leaves_what_it_leaves_without_the_callback(module, cls, tmp_path, monkeypatch):
+    if cls.__name__ in BASES:
+        pytest.skip("a base class")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("psutil.cpu_count", lambda logical: 4)  # for what tries numbers of threads
+    options = {
+        "enable_checkpointing": issubclass(cls, Checkpoint),
+        "enable_progress_bar": issubclass(cls, ProgressBar),
+    }
+    threads = torch.get_num_threads()
+    try:
+        for at in (1, 3):
+            expected = left(tmp_path / "without", at)
+            assert left(tmp_path / "with", at, cls(), **options) == expected
+    finally:
+        torch.set_num_threads(threads)

@@ -4,7 +4,9 @@ cannot hold. The recorder itself, `torch.cuda.make_graphed_callables`, needs a G
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from lstmopt.build import build
 from lstmopt.callbacks.cuda_graph import CudaGraph
@@ -140,11 +142,25 @@ class FromHost(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         out = function(*args, **(kwargs or {}))
-        tensors = [one for one in args if isinstance(one, torch.Tensor)]
-        host = any(one.device.type == "cpu" for one in tensors)
-        if host and any(one.device.type == "meta" for one in [*tensors, out] if isinstance(one, torch.Tensor)):
+        devices = {one.device.type for one in tree_leaves(args) if isinstance(one, torch.Tensor)}
+        results = {one.device.type for one in tree_leaves(out) if isinstance(one, torch.Tensor)}
+        if "cpu" in devices and "meta" in devices | results:
             self.found.append(str(function))
         return out
+
+
+class FromLists(TorchFunctionMode):
+    """Collects the lists that stand for indices: on a GPU each is copied there, which waits for the host."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function in (torch.Tensor.__getitem__, torch.Tensor.__setitem__):
+            index = args[1] if isinstance(args[1], tuple) else (args[1],)
+            self.found += [part for part in index if isinstance(part, list)]
+        return function(*args, **(kwargs or {}))
 
 
 TASKS = {
@@ -193,7 +209,22 @@ def test_a_step_neither_waits_for_the_device_nor_copies_to_it(task, model, unequ
         torch.empty(4, *y, dtype=kind, device="meta"),
         torch.empty(4, dtype=torch.long, device="meta") if unequal else None,
     )
-    with FromHost() as spy:
+    with FromHost() as spy, FromLists() as lists:
         module.training_loss(batch).backward()
-    assert spy.found == []
+    assert spy.found == lists.found == []
     assert all(parameter.grad is not None for parameter in module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("step", "found"),
+    [
+        (lambda x: x[..., [1]], [[1]]),
+        (lambda x: x[[0, 2]], [[0, 2]]),
+        (lambda x: x[:, torch.tensor([1])], ["aten.index.Tensor"]),
+        (lambda x: x.index_select(1, torch.zeros(1, dtype=torch.long, device="meta")), []),
+    ],
+)
+def test_indices_from_the_host_are_seen(step, found):
+    with FromHost() as spy, FromLists() as lists:
+        step(torch.empty(4, 3, device="meta"))
+    assert spy.found + lists.found == found

@@ -48,9 +48,12 @@ def weights(module):
     return torch.cat([p.detach().flatten() for p in module.parameters()])
 
 
-def test_the_batches_are_those_of_noise_by_hand(tmp_path):
+@pytest.mark.parametrize("by_keyword", [False, True])
+def test_the_batches_are_those_of_noise_by_hand(by_keyword, tmp_path):
     by_hand, _ = fit(tmp_path, module=Seeded(0.5))
-    module, _ = fit(tmp_path, InputNoise(0.5), module=Seeded())
+    module = Seeded()
+    module.by_keyword = by_keyword
+    fit(tmp_path, InputNoise(0.5), module=module)
     plain, _ = fit(tmp_path, module=Seeded())
     assert torch.equal(weights(module), weights(by_hand)) and not torch.equal(weights(module), weights(plain))
 

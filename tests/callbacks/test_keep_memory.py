@@ -33,3 +33,21 @@ def test_a_page_is_fetched_once(tmp_path):
     assert sum(kept.faults[5:]) < sum(plain.faults[5:]) / 20
     held = torch.ones(50_000_000)
     assert psutil.Process().memory_info().rss - after > 0.9 * held.nbytes  # it was given back at the end
+
+
+class Breaks(Large):
+    """Its last step raises."""
+
+    def training_step(self, batch, batch_idx):
+        if batch_idx == 4:
+            raise RuntimeError("planted")
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.skipif(glibc() is None, reason="this C library is not glibc")
+def test_it_is_given_back_where_the_training_breaks(tmp_path):
+    with pytest.raises(RuntimeError, match="planted"):
+        fit(tmp_path, KeepMemory(), module=Breaks())
+    after = psutil.Process().memory_info().rss
+    held = torch.ones(50_000_000)
+    assert psutil.Process().memory_info().rss - after > 0.9 * held.nbytes

@@ -1,26 +1,20 @@
-"""Memory options against loops written by hand, and resumed in the middle of a carried state."""
+"""Accumulation and carried states against loops written by hand, and resumed in the middle of a carried state."""
 
-import copy
-
-import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from foreign import Foreign, fit, loader, sgd
-from hydra import compose, initialize_config_dir
+from built import DATA, parts, text
+from foreign import Foreign, Manual, fit, loader, sgd
 from torch import nn
 from torch.utils.data import DataLoader
 
-from lstmopt.build import build
 from lstmopt.callbacks.gradient_accumulation import GradientAccumulation
 from lstmopt.callbacks.one_cycle import OneCycle
-from lstmopt.callbacks.recompute import Recompute, loss_in_chunks, lstm_in_chunks
+from lstmopt.callbacks.recompute import Recompute
 from lstmopt.callbacks.tbptt import TBPTT
-from lstmopt.conf_dir import conf_dir
 from lstmopt.data.chunks import Chunks
 from lstmopt.data.splits import Sequences, Text
 from lstmopt.errors import ConfigError
-from lstmopt.models.padded_lstm import PaddedLSTM
 
 
 def test_accumulated_steps_are_those_of_the_large_batch(tmp_path):
@@ -45,6 +39,11 @@ def test_a_schedule_over_the_run_counts_accumulated_steps(tmp_path):
 def test_accumulating_twice_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="accumulates 2"):
         fit(tmp_path, GradientAccumulation(4), accumulate_grad_batches=2)
+
+
+def test_accumulating_is_refused_where_the_module_steps_by_itself(tmp_path):
+    with pytest.raises(ConfigError, match="manual optimization"):
+        fit(tmp_path, GradientAccumulation(2), module=Manual())
 
 
 TEXT = Text(torch.arange(1001) % 7, 10)
@@ -88,13 +87,16 @@ def test_every_step_of_every_sequence_is_read_once_in_a_new_order_each_epoch():
 
 
 class Labelled(nn.Module):
+    by_keyword = False
+
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
         self.embedding, self.lstm, self.head = nn.Embedding(7, 5), nn.LSTM(5, 6, batch_first=True), nn.Linear(6, 7)
 
     def loss(self, x, y, state=None):
-        out, state = self.lstm(self.embedding(x), state)
+        x = self.embedding(x)
+        out, state = self.lstm(input=x, hx=state) if self.by_keyword else self.lstm(x, state)
         return nn.functional.cross_entropy(self.head(out).flatten(0, 1), y.flatten()), state
 
 
@@ -144,33 +146,52 @@ def plain_trainer(folder, *callbacks, epochs):
     )
 
 
-def test_carried_state_by_hand_in_a_foreign_module(tmp_path):
+@pytest.mark.parametrize("by_keyword", [False, True])
+def test_carried_state_by_hand_in_a_foreign_module(by_keyword, tmp_path):
     module = ForeignText()
+    module.model.by_keyword = by_keyword
     plain_trainer(tmp_path, TBPTT(), epochs=3).fit(module, DataLoader(pieces(), batch_size=None))
     torch.testing.assert_close(list(module.model.parameters()), by_hand(3, carried=True))
     reset = by_hand(3, carried=False)
     assert any(not torch.allclose(a, b, atol=1e-4) for a, b in zip(module.model.parameters(), reset, strict=True))
 
 
-@pytest.fixture
-def text(tmp_path):
-    words = np.random.default_rng(0).choice(list("abcdefg "), 1200)
-    (tmp_path / "book.txt").write_text("".join(words))
-    return ["data=text", f"data.path={tmp_path}/book.txt", "data.sequence_length=12", "data.batch_size=4"]
+def test_after_a_fit_that_raises_no_state_is_carried(tmp_path):
+    class Breaks(ForeignText):
+        broken = False
+
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            if not self.broken:
+                self.broken = True
+                raise RuntimeError("broken")
+            return loss
+
+    module, callback = Breaks(), TBPTT()
+    with pytest.raises(RuntimeError, match="broken"):
+        plain_trainer(tmp_path, callback, epochs=3).fit(module, DataLoader(pieces(), batch_size=None))
+    assert callback.state_dict()["states"][0] is not None  # for a checkpoint on an exception
+    plain_trainer(tmp_path, epochs=3).fit(module, DataLoader(pieces(), batch_size=None))
+    torch.testing.assert_close(list(module.model.parameters()), by_hand(3, carried=False))
 
 
-@pytest.fixture
-def music(tmp_path):
-    rng = np.random.default_rng(0)
-    x = rng.random((30, 40, 3), dtype=np.float32)
-    np.savez(tmp_path / "tags.npz", x=x, y=rng.integers(0, 4, (30, 40)), lengths=rng.integers(3, 41, 30))
-    return ["data=npz", f"data.path={tmp_path}/tags.npz", "task=tagging", "data.batch_size=4"]
+def test_after_a_fit_that_raises_data_and_rates_are_as_before(tmp_path):
+    run = parts(tmp_path, *text(tmp_path), "memory=tbptt", "callbacks.memory.random_length=true", "optimizer.lr=0.01")
+    rates = []
 
+    class Breaks(pl.Callback):
+        def on_after_backward(self, trainer, pl_module):
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+            if len(rates) == 3:
+                raise RuntimeError("broken")
 
-def parts(folder, *overrides):
-    small = ["callbacks=none", "logger=none", "trainer.accelerator=cpu", "model.hidden_size=6", "trainer.max_epochs=3"]
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
-        return build(compose("train", [*small, *overrides]), str(folder))
+    run.trainer.callbacks.append(Breaks())
+    with pytest.raises(RuntimeError, match="broken"):
+        run.trainer.fit(run.module, datamodule=run.datamodule)
+    assert run.datamodule.cut is None
+    (optimizer,) = run.trainer.optimizers
+    assert rates[-1] != 0.01 and optimizer.param_groups[0]["lr"] == 0.01
+    assert not optimizer._optimizer_step_pre_hooks and not optimizer._optimizer_step_post_hooks
 
 
 class SaveAt(pl.Callback):
@@ -185,8 +206,8 @@ class SaveAt(pl.Callback):
 @pytest.mark.parametrize("data", ["text", "music"])
 @pytest.mark.parametrize("extra", [[], ["callbacks.memory.random_length=true", "loader=workers"]], ids=["", "random"])
 @pytest.mark.parametrize("model", ["lstm", "awd_lstm", "zoneout_lstm"])
-def test_tbptt_goes_on_with_its_state_as_if_it_had_never_stopped(data, extra, model, tmp_path, request):
-    overrides = [*request.getfixturevalue(data), "memory=tbptt", "callbacks.memory.length=7", f"model={model}", *extra]
+def test_tbptt_goes_on_with_its_state_as_if_it_had_never_stopped(data, extra, model, tmp_path):
+    overrides = [*DATA[data](tmp_path), "memory=tbptt", "callbacks.memory.length=7", f"model={model}", *extra]
     whole = parts(tmp_path, *overrides)
     whole.trainer.callbacks.append(SaveAt(tmp_path / "half.ckpt", 4))
     whole.trainer.fit(whole.module, datamodule=whole.datamodule)
@@ -206,8 +227,10 @@ def test_tbptt_goes_on_with_its_state_as_if_it_had_never_stopped(data, extra, mo
     assert any(not torch.equal(results[False][name], expected[name]) for name in expected)
 
 
-def test_learning_rate_of_a_random_piece_is_scaled_for_its_step_only(text, tmp_path):
-    run = parts(tmp_path, *text, "memory=tbptt", "callbacks.memory.random_length=true", "lr_scheduler=exponential")
+def test_learning_rate_of_a_random_piece_is_scaled_for_its_step_only(tmp_path):
+    run = parts(
+        tmp_path, *text(tmp_path), "memory=tbptt", "callbacks.memory.random_length=true", "lr_scheduler=exponential"
+    )
     during, after, lengths = [], [], []
 
     class Watch(pl.Callback):
@@ -227,58 +250,6 @@ def test_learning_rate_of_a_random_piece_is_scaled_for_its_step_only(text, tmp_p
     assert during == pytest.approx([lr * n / 12 for lr, n in zip(after, lengths, strict=True)])
 
 
-@pytest.mark.parametrize("task", ["text", "music", "series", "classes"])
-@pytest.mark.parametrize("chunk", [5, 64])
-def test_recomputed_gradients_are_the_plain_ones(task, chunk, tmp_path, request):
-    if task == "series":
-        overrides = ["data=mackey_glass", "data.length=300", "data.input_length=23", "data.horizon=3"]
-    elif task == "classes":
-        rng = np.random.default_rng(0)
-        x = rng.random((30, 40, 3), dtype=np.float32)
-        np.savez(tmp_path / "c.npz", x=x, y=np.arange(30) % 3, lengths=rng.integers(1, 41, 30))
-        overrides = ["data=npz", f"data.path={tmp_path}/c.npz", "task=classification", "data.batch_size=8"]
-    else:
-        overrides = request.getfixturevalue(task)
-    module = parts(tmp_path, *overrides, "model.num_layers=2").module
-    datamodule = parts(tmp_path, *overrides, "model.num_layers=2").datamodule
-    batch = next(iter(datamodule.train_dataloader()))
-    plain, recomputed = copy.deepcopy(module), module
-    loss = plain.training_loss(batch)
-    loss.backward()
-    again = loss_in_chunks(recomputed, chunk, batch)
-    again.backward()
-    torch.testing.assert_close(again, loss, rtol=1e-6, atol=1e-7)
-    expected, found = (torch.cat([p.grad.flatten() for p in m.parameters()]) for m in (plain, recomputed))
-    assert (found - expected).norm() <= 1e-6 * expected.norm()
-    assert all(p.grad.abs().max() > 0 for p in recomputed.parameters())
-
-
-def test_recompute_in_a_foreign_module_changes_no_number(tmp_path):
-    plain, _ = fit(tmp_path, module=Foreign(sgd))
-    module, _ = fit(tmp_path, Recompute(2), module=Foreign(sgd))
-    torch.testing.assert_close(list(module.parameters()), list(plain.parameters()), rtol=1e-6, atol=1e-7)
-    assert "forward" not in vars(module.lstm)
-
-
-def test_dropout_is_the_same_when_it_is_computed_again(text, tmp_path):
-    """The gradient agrees with finite differences of the same random numbers."""
-    module = parts(tmp_path, *text, "model.num_layers=2", "model.dropout=0.5").module.double()
-    batch = next(iter(parts(tmp_path, *text).datamodule.train_dataloader()))
-
-    def loss():
-        torch.manual_seed(3)
-        return loss_in_chunks(module, 5, batch)
-
-    loss().backward()
-    weight = module.model.lstm.weight_hh_l1
-    with torch.no_grad():
-        weight[0, 0] += 1e-5
-        above = loss()
-        weight[0, 0] -= 2e-5
-        below = loss()
-    assert weight.grad[0, 0].item() == pytest.approx(((above - below) / 2e-5).item(), rel=1e-4)
-
-
 def test_a_bidirectional_lstm_is_refused(tmp_path):
     class Both(Foreign):
         def __init__(self):
@@ -288,12 +259,3 @@ def test_a_bidirectional_lstm_is_refused(tmp_path):
     for callback in (TBPTT(), Recompute()):
         with pytest.raises(ConfigError, match="from"):
             fit(tmp_path, callback, module=Both())
-
-
-@pytest.mark.parametrize("batch_first", [False, True])
-def test_chunks_of_padded_sequences_are_the_whole(batch_first):
-    lstm, x = PaddedLSTM(3, 4, 2, batch_first=batch_first), torch.randn(9, 9, 3)
-    lengths = torch.tensor([9, 1, 0, 4, 5, 8, 2, 9, 3])
-    whole, state = lstm(x, None, lengths)
-    out, after = lstm_in_chunks(lstm, lstm.forward, 4, x, None, lengths)
-    torch.testing.assert_close((out, after), (whole, state))

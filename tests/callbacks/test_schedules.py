@@ -5,7 +5,7 @@ import copy
 import pytest
 import pytorch_lightning as pl
 import torch
-from foreign import STEPS_PER_EPOCH, Foreign, fit, loader, sgd
+from foreign import STEPS_PER_EPOCH, Foreign, Manual, fit, loader, sgd
 from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.loggers import CSVLogger
 from torch import nn
@@ -13,6 +13,7 @@ from torch import nn
 from lstmopt.callbacks.cosine import Cosine
 from lstmopt.callbacks.cyclic import Cyclic
 from lstmopt.callbacks.exponential import Exponential
+from lstmopt.callbacks.last_checkpoint import LastCheckpoint
 from lstmopt.callbacks.one_cycle import OneCycle
 from lstmopt.callbacks.reduce_lr_on_plateau import ReduceLROnPlateau
 from lstmopt.callbacks.step import Step
@@ -132,6 +133,13 @@ def test_schedule_over_an_endless_run_is_refused(tmp_path):
         fit(tmp_path, OneCycle(), epochs=-1)
 
 
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_schedule_is_refused_where_the_module_steps_by_itself(name, tmp_path):
+    ours, _, _ = SCHEDULES[name]
+    with pytest.raises(ConfigError, match="manual optimization"):
+        fit(tmp_path, ours(), module=Manual())
+
+
 LOSSES = [1.0, 0.9, 0.95, 0.94, 0.93, 0.92, 0.5, 0.6, 0.6, 0.6]
 
 
@@ -184,6 +192,45 @@ def test_plateau_of_a_training_metric(validate, tmp_path):
     options = {} if validate else {"limit_val_batches": 0}
     module, _ = fit(tmp_path, plateau, module=TrainLoss(), epochs=len(LOSSES), **options)
     assert module.lrs == pytest.approx(plateau_by_hand(), rel=1e-9)
+
+
+class OwnMetric(Foreign):
+    """Logs a metric in its own hook at the end of the epoch, which Lightning calls after those of the callbacks."""
+
+    def on_train_epoch_end(self):
+        self.log("train/score", LOSSES[self.current_epoch])
+
+
+@pytest.mark.parametrize("make", [OwnMetric, lambda: OwnMetric(val_losses=LOSSES)], ids=["alone", "with validation"])
+@pytest.mark.parametrize("kill_at", [None, 1, 3, 8])
+def test_plateau_of_a_metric_that_the_module_logs_at_the_end_of_an_epoch(make, kill_at, tmp_path):
+    options = {"limit_val_batches": 0} if make is OwnMetric else {}
+
+    def ours():
+        return ReduceLROnPlateau("train/score", factor=0.3, patience=1, cooldown=1)
+
+    lrs, checkpoint = [], None
+    if kill_at:
+        last = LastCheckpoint(tmp_path / "checkpoints")
+        first, _ = fit(tmp_path, ours(), last, module=make(), epochs=kill_at, enable_checkpointing=True, **options)
+        checkpoint, lrs = tmp_path / "checkpoints" / "last.ckpt", first.lrs
+    module, _ = fit(tmp_path, ours(), module=make(), epochs=len(LOSSES), ckpt_path=checkpoint, **options)
+    assert lrs + module.lrs == pytest.approx(plateau_by_hand(), rel=1e-9)
+    assert "on_train_epoch_end" not in vars(module)
+
+
+def test_two_plateaus_of_such_a_metric(tmp_path):
+    class Other(ReduceLROnPlateau):
+        """With a state of its own."""
+
+    plateaus = [cls("train/score", factor=0.3, patience=1, cooldown=1) for cls in (ReduceLROnPlateau, Other)]
+    module, _ = fit(tmp_path, *plateaus, module=OwnMetric(), epochs=len(LOSSES))
+    assert module.lrs == pytest.approx([rate**2 / 0.01 for rate in plateau_by_hand()], rel=1e-9)
+
+
+def test_plateau_of_a_metric_that_nothing_logs_is_told(tmp_path):
+    with pytest.raises(ConfigError, match="train/nothing"):
+        fit(tmp_path, ReduceLROnPlateau("train/nothing"), module=OwnMetric())
 
 
 def test_plateau_counts_no_validation_outside_of_a_fit(tmp_path):

@@ -68,6 +68,37 @@ def test_a_number_that_was_typed_or_set_is_taken(four_cores, tmp_path, monkeypat
     assert set(module.used) == {four_cores}
 
 
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_after_a_step_that_raises_the_number_is_as_before(at, four_cores, tmp_path):
+    class Breaks(Slow):
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            if batch_idx == at:
+                raise RuntimeError("broken")
+            return loss
+
+    module = Breaks(1)
+    with pytest.raises(RuntimeError, match="broken"):
+        fit(tmp_path, Threads(), module=module)
+    assert module.used == [1, 2, 4][: at + 1]
+    assert torch.get_num_threads() == four_cores
+
+
+def test_a_run_that_breaks_before_its_training_changes_no_number(four_cores, tmp_path):
+    class Breaks(Foreign):
+        def configure_optimizers(self):
+            raise RuntimeError("broken")
+
+    callback = Threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(RuntimeError, match="broken"):
+            fit(tmp_path, callback, module=Breaks())
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(four_cores)
+
+
 def test_no_threads_at_all_is_refused():
     with pytest.raises(ConfigError, match="no number of threads"):
         Threads(0)

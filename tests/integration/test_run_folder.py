@@ -95,10 +95,10 @@ def test_other_data_are_refused(program):
     assert program(*options, "trainer.max_epochs=4", "resume.allow=[data]").returncode == 0
 
 
-@pytest.mark.parametrize("schedule", ["none", "cosine", "one_cycle"])
+@pytest.mark.parametrize("schedule", ["none", "cosine callbacks.lr_schedule.eta_min=0.001", "one_cycle", "cyclic"])
 def test_an_allowed_learning_rate_is_used(schedule, program):
     """Ten times the rate: every rate that is logged from there on is ten times that of the run without."""
-    options = [*SMALL, f"lr_scheduler={schedule}", "optimizer.lr=0.003", "trainer.log_every_n_steps=1"]
+    options = [*SMALL, *f"lr_scheduler={schedule}".split(), "optimizer.lr=0.003", "trainer.log_every_n_steps=1"]
     first = program(*options, "hydra.run.dir=a", "callbacks.last_checkpoint.every_n_steps=1")
     assert first.returncode == 0, first.stderr
     for name, more in (("same", []), ("new", ["optimizer.lr=0.03", "resume.allow=[optimizer]"])):

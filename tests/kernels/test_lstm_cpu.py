@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch.profiler import profile
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from lstmopt.flops import lstm_flops
@@ -170,6 +171,38 @@ def test_frozen_weights_and_no_gradient_at_all():
     assert lstm.weight_hh_l0.grad is None and lstm.weight_ih_l0.grad.abs().sum() > 0
     with torch.no_grad():
         assert torch.equal(lstm_cpu.run(x, (h, c), lstm.all_weights)[0], out)
+
+
+class Kept(TorchDispatchMode):
+    """Of each call of the kernel, whether it was told to keep its gates, and how many numbers it kept."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        if function is torch.ops.lstmopt.lstm_layer.default:
+            self.found.append((args[-1], out[2].numel()))
+        return out
+
+
+@pytest.mark.parametrize("hidden", [16, 5])
+def test_gates_are_kept_for_a_gradient_alone(hidden):
+    lstm, x, h, c = case((5, 4, 3, hidden))
+    lanes = library().lstm_lanes()
+    gates = 4 * 5 * 4 * -(-hidden // lanes) * lanes
+    for context, frozen, expected in [
+        (torch.enable_grad, False, (True, gates)),
+        (torch.no_grad, False, (False, 0)),
+        (torch.inference_mode, False, (False, 0)),
+        (torch.enable_grad, True, (False, 0)),
+    ]:
+        for tensor in (x, h, c, *lstm.parameters()):
+            tensor.requires_grad_(not frozen)
+        with context(), Kept() as spy:
+            out, _ = lstm_cpu.run(x, (h, c), lstm.all_weights)
+        assert spy.found == [expected] and out.requires_grad == expected[0]
 
 
 def test_second_derivatives_are_refused():

@@ -35,6 +35,18 @@ def forecasting(season=4, horizon=6, input_length=8, **options):
     return Forecasting(spec, **options)
 
 
+def test_the_targets_are_columns_of_the_input_and_no_part_of_a_checkpoint():
+    task, x = Forecasting(DataSpec("forecasting", 4, 2, 8, 6, 4, [3, 1])), torch.randn(5, 8, 4)
+    task.make_head(3)
+    past, level, scale = task.encode(Batch(x, x))[1]
+    last = x[:, -1:]
+    spread = (x - last).square().mean(dim=1, keepdim=True).sqrt()
+    expected = torch.stack((((x - last) / spread)[..., 3], ((x - last) / spread)[..., 1]), dim=2)
+    torch.testing.assert_close(past, expected)
+    assert torch.equal(level, torch.stack((last[..., 3], last[..., 1]), dim=2)) and scale.shape == (5, 1, 2)
+    assert set(task.state_dict()) == {"highway.weight", "highway.bias", "head.weight", "head.bias"}
+
+
 def test_five_tasks_exist():
     names = {task.name for task in (*Task.__subclasses__(), *Classification.__subclasses__())}
     assert names == {"forecasting", "classification", "language_modeling", "tagging", "polyphonic"}
