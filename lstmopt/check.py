@@ -76,7 +76,7 @@ RANGES = {
     "sequence_length": "[1, inf)",
     "horizon": "[1, inf)",
     "stride": "[1, inf)",
-    "season": "[0, inf)",
+    "season": "[1, inf)",
     "delay": "[1, inf)",
     "val_fraction": "(0, 1)",
     "test_fraction": "[0, 1)",

@@ -31,13 +31,14 @@ def write(folder: Path, result: dict[str, Any], name: str = "results.json") -> N
         raise
 
 
-def finished(folder: Path, max_epochs: int) -> dict[str, Any] | None:
-    """The result of a run that was completed in this folder and has no epochs left to train."""
+def finished(folder: Path, max_epochs: int = 0, max_steps: int = -1) -> dict[str, Any] | None:
+    """The result of a run that was completed in this folder and has no epochs, or no steps, left to train."""
     path = folder / "results.json"
     if not path.is_file():
         return None
     result: dict[str, Any] = json.loads(path.read_text())
-    return result if result["status"] == "completed" and result["epochs"] >= max_epochs else None
+    ended = result["epochs"] >= max_epochs or 0 <= max_steps <= result["steps"]
+    return result if result["status"] == "completed" and ended else None
 
 
 def peak_memory_mb() -> float:
@@ -81,6 +82,8 @@ def show(task: Task, result: dict[str, Any], folder: Path) -> None:
 
     scores = result["baseline"]["all"]
     epochs = f"{result['epochs']} epochs"
+    if result.get("first_epoch"):  # best.ckpt of those before was not there when the run went on
+        epochs = f"epochs {result['first_epoch'] + 1} to {result['epochs']}"
     which = f"best of {epochs} by {result['monitor']}" if result["checkpoint"] else f"after the last of {epochs}"
     table = Table(title=f"test, {which}")
     for column in ("metric", "LSTM", *scores):

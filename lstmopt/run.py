@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lstmopt import check, compat, drawing, results, resume, run_facts, run_folder, targets
 from lstmopt.build import Parts, build
+from lstmopt.callbacks.early_stopping import stopped_early
 from lstmopt.callbacks.throughput import Throughput
 from lstmopt.checkpoint_file import read
 from lstmopt.conf_dir import shadowed
@@ -74,14 +75,14 @@ def _train(cfg: DictConfig, output_dir: Path, first: bool) -> float:
     tuned = settle.settle(cfg, output_dir, before.get("config", {}) if checkpoint else None)
     now = run_facts.settings(cfg)
     changed = run_facts.changes(str(checkpoint), before, now, allow)
-    finished = results.finished(output_dir, cfg.trainer.max_epochs)
-    if checkpoint and finished and cfg.resume.path == "auto":
-        print(f"{output_dir} is finished; resume=none trains anew, a larger trainer.max_epochs goes on")
-        return float(finished["best"])
+    ended = _ended(cfg, output_dir, saved) if checkpoint and cfg.resume.path == "auto" else None
+    if ended:
+        return float(ended["best"])
     if OmegaConf.select(cfg, "logger.tensorboard") and any(output_dir.glob("events.out.*")):
         cfg.logger.tensorboard.purge_step = saved.get("global_step", 0)
     results.forget_peak_memory()
     parts = build(cfg, str(output_dir))
+    parts.datamodule.check_limits(parts.trainer)
     data = run_facts.digest(parts.datamodule.splits)
     if saved:
         run_facts.changes(str(checkpoint), before, now | {"data": data}, allow)
@@ -108,6 +109,22 @@ def _train(cfg: DictConfig, output_dir: Path, first: bool) -> float:
         results.show(parts.module.task, result, output_dir)
         _hparams(cfg, parts, result)
     return float(result["best"])
+
+
+def _ended(cfg: DictConfig, output_dir: Path, saved: dict[str, Any]) -> dict[str, Any] | None:
+    """The result of a run that has nothing left to train, said aloud; None where it has."""
+    finished = results.finished(output_dir, cfg.trainer.max_epochs, cfg.trainer.max_steps)
+    if finished:
+        print(f"{output_dir} is finished; resume=none trains anew, a larger trainer.max_epochs or max_steps goes on")
+        return finished
+    finished, patience = results.finished(output_dir), OmegaConf.select(cfg, "callbacks.early_stopping.patience")
+    if finished is None or patience is None or not stopped_early(saved, patience):
+        return None
+    print(
+        f"{output_dir} was stopped early after {finished['epochs']} epochs; resume=none trains anew, a larger "
+        "callbacks.early_stopping.patience or callbacks.early_stopping=null goes on"
+    )
+    return finished
 
 
 def _fit(
@@ -172,6 +189,7 @@ def _facts(cfg: DictConfig, parts: Parts, output_dir: Path) -> dict[str, Any]:
         "gflops_per_second": measured.gflops_per_second if measured else None,
         "peak_memory_mb": results.peak_memory_mb(),
         "checkpoint": "checkpoints/best.ckpt" if kept.is_file() else None,
+        "first_epoch": getattr(trainer.checkpoint_callback, "first_epoch", 0),
         "seed": cfg.seed,
         "overrides": _overrides(),
         "versions": results.versions(),

@@ -10,6 +10,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from lstmopt.callbacks.best_checkpoint import must_know
 from lstmopt.data.batch import Split
 from lstmopt.distributed import ranks
 from lstmopt.errors import CheckpointError
@@ -81,6 +82,7 @@ class RunFacts(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Bring in the allowed changes."""
+        must_know(self.config["monitor"], trainer)
         for key, (old, new) in self.changed.items():
             family, _, name = key.partition(".")
             if family != "optimizer":

@@ -224,9 +224,10 @@ def room(folder: Path, needed: int) -> None:
 
 
 def remove_unused(folder: Path) -> None:
-    """Remove a run folder that holds nothing but Hydra's copy of the config, and its lock."""
-    left = [path for path in folder.glob("*") if path.name not in (".hydra", LOCK)]
-    if folder.is_dir() and not left:
+    """Remove a run folder that holds nothing but Hydra's copy of the config, its lock, and curves without a result."""
+    left = [path for path in folder.glob("*") if path.name not in (".hydra", LOCK, "checkpoints")]
+    left = [path for path in left if not path.name.startswith("events.out.")]
+    if folder.is_dir() and not left and not any(folder.glob("checkpoints/*")):
         release(folder)
         shutil.rmtree(folder)
         for parent in folder.parents[:2]:  # the date folder, and outputs/

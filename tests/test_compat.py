@@ -37,6 +37,11 @@ EXAMPLES = {
     ],
     "try in one process": ["tune.batch_size=true", "trainer=ddp", "trainer.accelerator=cpu"],
     "nothing would be validated": ["trainer.check_val_every_n_epoch=3", "trainer.max_epochs=2"],
+    "counts its epochs up to trainer.max_epochs": ["trainer.max_epochs=null", "trainer.max_steps=30"],
+    "nothing would be trained": ["trainer.max_steps=0"],
+    "needs batches in an order of Lightning's": ["trainer.overfit_batches=1"],
+    "nothing would be tested": ["trainer.limit_test_batches=0"],
+    "the test comes after the training": ["monitor=test/mse"],
     "gradients would be accumulated twice": ["memory=accumulate", "trainer.accumulate_grad_batches=2"],
     "each begin a run of their own": ["trainer.strategy=ddp_spawn"],
     "how they share the work": ["trainer.devices=2", "trainer.accelerator=cpu"],
@@ -59,6 +64,16 @@ ON_A_GPU = {
 }
 
 
+# the same rule by another key
+MORE = {
+    "nothing would be trained": ["trainer.limit_train_batches=0"],
+    "needs batches in an order of Lightning's": ["trainer.overfit_batches=0.5"],
+    "counts its epochs up to trainer.max_epochs": ["trainer.max_epochs=null", "trainer.max_time=00:00:00:05"],
+    "nothing would be validated": ["trainer.limit_val_batches=0"],
+    "the test comes after the training": ["data=ucr", "monitor=test/accuracy", "mode=max"],
+}
+
+
 def composed(overrides):
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         return compose("train", overrides)
@@ -76,6 +91,12 @@ def test_example_is_refused_with_its_reason(text):
     (problem,) = compat.problems(composed(EXAMPLES[text]))
     why, instead = problem.split("\n")
     assert text in why and instead.startswith("  type ")
+
+
+@pytest.mark.parametrize("text", MORE)
+def test_another_example(text):
+    (problem,) = compat.problems(composed(MORE[text]))
+    assert text in problem
 
 
 @pytest.mark.parametrize("text", ON_A_GPU)

@@ -4,16 +4,29 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
+
+from lstmopt.checkpoint_file import UNREADABLE, keep_previous
+from lstmopt.errors import ConfigError
+from lstmopt.module import LSTMModule
+
+NAME = "best.ckpt"
 
 
 class BestCheckpoint(ModelCheckpoint):
     """Keep `best.ckpt`, the epoch with the best monitored metric.
 
+    A run that goes on from a checkpoint keeps the `best.ckpt` that lies beside it, in whatever folder that is now.
+    Where none of that run lies there, the best epoch is looked for anew, and `first_epoch` says from which on.
+
     Args:
         monitor: the metric, as `val/loss`.
         mode: `min` or `max`.
         dirpath: folder; None is `checkpoints` in the run folder.
+
+    Raises:
+        ConfigError: the training ends before the metric is known.
     """
 
     def __init__(self, monitor: str = "val/loss", mode: str = "min", dirpath: str | None = None) -> None:
@@ -26,13 +39,95 @@ class BestCheckpoint(ModelCheckpoint):
             enable_version_counter=False,
             auto_insert_metric_name=False,
         )
+        self.first_epoch = 0
+        self._brought: Path | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Settle the folder before Lightning does."""
         self.dirpath = self.dirpath or str(Path(trainer.default_root_dir) / "checkpoints")
         super().setup(trainer, pl_module, stage)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Lightning's, and the first epoch that was compared."""
+        return super().state_dict() | {"first_epoch": self.first_epoch}
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Put the state to this folder, so that Lightning takes it; it drops that of any other."""
+        state = checkpoint["callbacks"].get(self.state_key)
+        if state is None or trainer.ckpt_path is None:
+            return
+        here, beside = Path(str(self.dirpath)) / NAME, Path(trainer.ckpt_path).absolute().with_name(NAME)
+        own = beside.parent.resolve() == here.parent.resolve()
+        places = [here, beside] if state.get("dirpath") == self.dirpath and not own else [beside]
+        score, kept = state["best_model_score"], None
+        if trainer.is_global_zero and score is not None:
+            found = (path for path in places if (path.is_file() if own else self._score(path) == float(score)))
+            kept = next(found, None)
+        kept = trainer.strategy.broadcast(kept)
+        state["dirpath"] = self.dirpath
+        if kept:
+            self._brought = None if own or kept == here else kept
+            state |= {
+                "best_model_path": str(here),
+                "kth_best_model_path": str(here),
+                "best_k_models": {str(here): score},
+            }
+            return
+        state |= {"best_model_path": "", "kth_best_model_path": "", "best_k_models": {}, "best_model_score": None}
+        state["kth_value"] = self.kth_value
+        if score is not None:
+            first = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+            state["first_epoch"] = first
+            if trainer.is_global_zero:
+                problem = f"best.ckpt of that run is not beside {trainer.ckpt_path}"
+                print(f"{problem}: the best epoch is looked for from epoch {first + 1} on", flush=True)
+
+    def _score(self, path: Path) -> float | None:
+        """The score that a `best.ckpt` was kept for."""
+        try:
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+            return float(saved["callbacks"][self.state_key]["current_score"])
+        except UNREADABLE:
+            return None
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Lightning's, and the newest score."""
+        """Lightning's, the newest score, and the first epoch that was compared."""
         super().load_state_dict(state_dict)
         self.current_score = state_dict["current_score"]
+        self.first_epoch = state_dict.get("first_epoch", 0)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Make the folder, and bring `best.ckpt` along from another one."""
+        must_know(str(self.monitor), trainer)
+        super().on_train_start(trainer, pl_module)
+        if trainer.is_global_zero:
+            folder = Path(str(self.dirpath))
+            folder.mkdir(parents=True, exist_ok=True)
+            if self._brought:
+                keep_previous(self._brought, folder / NAME)
+        self._brought = None
+
+
+def must_know(monitor: str, trainer: pl.Trainer) -> None:
+    """Make sure that `max_steps` leaves time for a validation, or an epoch, that the monitored metric comes from.
+
+    Raises:
+        ConfigError: the training ends before.
+    """
+    every, batches = trainer.check_val_every_n_epoch, trainer.val_check_batch
+    limit, epoch, per_step = trainer.max_steps, trainer.num_training_batches, trainer.accumulate_grad_batches
+    if monitor == "train/loss" and isinstance(trainer.lightning_module, LSTMModule):
+        every, batches = 1, epoch
+    elif not monitor.startswith("val/") or not trainer.enable_validation:
+        return
+    if limit < 0 or not isinstance(batches, int) or not isinstance(epoch, int):  # by the clock, or nobody knows
+        return
+    full, rest = divmod((every - 1) * epoch + batches if every else batches, epoch)
+    needed = full * -(-epoch // per_step) + -(-rest // per_step)
+    if limit < needed:
+        raise ConfigError(
+            f"trainer.max_steps={limit} ends the run before {monitor} is first known, after {needed} steps",
+            f"type trainer.max_steps={needed}, or trainer.limit_train_batches={limit * per_step} for shorter epochs",
+        )

@@ -9,6 +9,7 @@ import torch
 
 from lstmopt.data.batch import DataSpec, Split
 from lstmopt.data.batch_loader import BatchLoader
+from lstmopt.errors import ConfigError
 from lstmopt.loaders.resident import Resident
 
 
@@ -46,9 +47,43 @@ class DataModule(pl.LightningDataModule):
         return None
 
     def setup(self, stage: str | None = None) -> None:
-        """Load once; called by `build` before the model is made, and by Lightning."""
+        """Load once; called by `build` before the model is made, and by Lightning.
+
+        Raises:
+            ConfigError: see `check_limits`.
+        """
         if not self.splits:
             self.spec, self.splits = self.loader.load(self)
+        if stage == "fit" and self.trainer:
+            self.check_limits(self.trainer)
+
+    def check_limits(self, trainer: pl.Trainer) -> None:
+        """Compare what the Trainer takes of each part with the number of its batches.
+
+        Raises:
+            ConfigError: it is less than one, or a validation is due after more; Lightning would say so in the middle of
+                a run, or after it.
+        """
+        for part in self.splits:
+            if part == "train" and self.cut:
+                continue  # pieces, whose number is another
+            if part == "test" and not trainer.limit_val_batches:
+                continue  # a run that looks for a setting, and is not tested
+            there = -(-len(self.splits[part]) // (self.batch_size * trainer.world_size))
+            limit = getattr(trainer, f"limit_{part}_batches")
+            taken = min(there, limit) if isinstance(limit, int) else int(there * limit)
+            if limit and not taken:
+                raise ConfigError(
+                    f"trainer.limit_{part}_batches={limit} is less than one of {there} batches",
+                    f"type trainer.limit_{part}_batches=1, a number of batches, or a larger part",
+                )
+            interval = trainer.val_check_interval
+            validates = trainer.limit_val_batches and trainer.check_val_every_n_epoch
+            if part == "train" and validates and isinstance(interval, int) and interval > taken:
+                raise ConfigError(
+                    f"trainer.val_check_interval={interval} is more than the {taken} batches of an epoch",
+                    f"type trainer.val_check_interval={taken}, or trainer.check_val_every_n_epoch=null to count on",
+                )
 
     def _loader(self, part: str, shuffle: bool) -> BatchLoader:
         split = self.loader.place(self.splits[part], self._device())

@@ -43,7 +43,7 @@ class NPZ(DataModule):
 
     What `y` holds decides the task: whole numbers `[N]` classification, whole numbers `[N, T]` tagging, other numbers
     `[N]`, `[N, C]` or `[N, H, C]` forecasting. Validation and test parts are drawn at random; inputs are standardised
-    by the training part's statistics.
+    by the training part's statistics. What stands beyond a sequence's length counts nowhere, and is 0 afterwards.
 
     Args:
         batch_size: sequences per batch.
@@ -74,8 +74,16 @@ class NPZ(DataModule):
         if min(len(kept), len(val), len(test)) == 0:
             raise DataError(f"{self.path} holds {len(x)} sequences, too few for three parts", "give more sequences")
         inputs = torch.from_numpy(x)
-        steps = inputs[kept].flatten(0, 1)
+        if lengths is None:
+            steps = inputs[kept].flatten(0, 1)
+        else:
+            valid = torch.arange(x.shape[1]) < lengths[:, None]
+            steps = inputs[kept][valid[kept]]
+            if np.issubdtype(y.dtype, np.integer) and y.shape == valid.shape:
+                y = np.where(valid, y, 0)
         inputs = (inputs - steps.mean(dim=0)) / steps.std(dim=0).clamp(min=1e-6)
+        if lengths is not None:
+            inputs[~valid] = 0.0
         spec, labels = self._labels(y, x.shape, kept)
         per_step = spec.task == "tagging"
 

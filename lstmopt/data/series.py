@@ -46,6 +46,7 @@ def windows(
     stride: int = 1,
     unit: str = "",
     source: str = "the series",
+    filled: NDArray[np.bool_] | None = None,
 ) -> tuple[DataSpec, dict[str, Split]]:
     """Windows over the three parts of one or more groups of rows.
 
@@ -59,9 +60,11 @@ def windows(
         ends: for each group its first row and the end rows of train, val and test.
         season: steps per season, for the baseline.
         stride: rows between the starts of two training windows; val and test use every row.
+        filled: `[N]`, rows with a target that was not measured; windows that would predict one neither validate nor
+            test.
 
     Raises:
-        DataError: a part is too short for one window.
+        DataError: a part is too short for one window, or every window would predict what was filled.
     """
     train = np.zeros(len(rows), dtype=bool)
     for first, train_end, _, _ in ends:
@@ -83,6 +86,13 @@ def windows(
                 f"{source} is too short: its {part} part has {longest} rows and a window needs {needed}",
                 "type smaller data.input_length and data.horizon, or give more rows",
             )
+        if number and filled is not None and filled.any():
+            ranges = [kept for starts in ranges for kept in measured(starts, filled, input_length, horizon)]
+            if not ranges:
+                raise DataError(
+                    f"{source}: every window of its {part} part would be scored on targets that were filled",
+                    "type a smaller data.horizon, or data.missing=drop",
+                )
         splits[part] = Windows(series, [numbers for numbers in ranges if numbers], input_length, horizon, index)
     spec = DataSpec(
         task="forecasting",
@@ -98,6 +108,15 @@ def windows(
         unit=unit,
     )
     return spec, splits
+
+
+def measured(starts: range, filled: NDArray[np.bool_], input_length: int, horizon: int) -> list[range]:
+    """The windows of `starts` (a step of 1) none of whose targets was filled, as ranges."""
+    before = np.concatenate(([0], np.cumsum(filled)))
+    first = np.arange(starts.start, starts.stop) + input_length
+    whole = np.concatenate(([False], before[first + horizon] == before[first], [False]))
+    edges = starts.start + np.flatnonzero(whole[1:] != whole[:-1])
+    return [range(int(low), int(high)) for low, high in edges.reshape(-1, 2)]
 
 
 def time_split(first: int, end: int, val_fraction: float, test_fraction: float) -> list[int]:

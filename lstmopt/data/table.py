@@ -128,7 +128,7 @@ class Table:
         if len(empty) and missing == "error":
             raise DataError(
                 f"{self.path}: column {name} has no number in {_places(self.lines, empty)}",
-                "type data.missing=interpolate, ffill or drop, or fill them",
+                "type data.missing=ffill, drop or interpolate, or fill them",
             )
         return values
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lstmopt.data.datamodule import DataModule
 
 KINDS: dict[str, type[Split]] = {kind.__name__: kind for kind in (Windows, Sequences, Text)}
-FORMAT = 1  # of what is written; another one is another key
+FORMAT = 2  # of what is written; another one is another key
 
 
 class Cached(Resident):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 IGNORE = -100
+LEGIBLE = 30  # classes whose numbers and names there is room for in the picture
 
 
 class Classification(Task):
@@ -74,7 +75,7 @@ class Classification(Task):
         return batch
 
     def picture(self, predict: Predict, part: Split) -> "Figure":
-        """The confusion matrix over the part's first 2,000 sequences, rows = truth."""
+        """The confusion matrix over the part's first 2,000 sequences, rows = truth; with counts up to 30 classes."""
         from matplotlib.figure import Figure
 
         batch = all_samples(part)
@@ -86,13 +87,14 @@ class Classification(Task):
         figure = Figure(figsize=(6.5, 6), layout="constrained")
         axes = figure.subplots()
         axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-        for row in range(classes):
+        for row in range(classes if classes <= LEGIBLE else 0):
             for column in range(classes):
                 color = "white" if share[row, column] > 0.5 else "black"
                 axes.text(column, row, str(int(counts[row, column])), ha="center", va="center", color=color)
         names = self.spec.class_names or [str(k) for k in range(classes)]
-        axes.set_xticks(range(classes), names, rotation=45)
-        axes.set_yticks(range(classes), names)
+        every = -(-classes // LEGIBLE)
+        axes.set_xticks(range(0, classes, every), names[::every], rotation=45)
+        axes.set_yticks(range(0, classes, every), names[::every])
         axes.set_xlabel("predicted")
         axes.set_ylabel("true")
         axes.set_title(f"accuracy {float((predicted == truth)[seen].float().mean()):.3f}")

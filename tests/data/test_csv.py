@@ -55,7 +55,9 @@ def test_several_targets_and_chosen_features(good):
 
 
 @pytest.mark.parametrize(
-    ("step", "season"), [("1h", 24), ("1D", 7), ("7D", 52), ("15m", 4), ("12h", 2)], ids=lambda value: str(value)
+    ("step", "season"),
+    [("1h", 24), ("1D", 7), ("7D", 52), ("15m", 96), ("10m", 144), ("1m", 1440), ("12h", 2)],
+    ids=lambda value: str(value),
 )
 def test_season_is_guessed_from_the_times(step, season, tmp_path):
     unit = {"h": "h", "D": "D", "m": "m"}[step[-1]]
@@ -93,6 +95,89 @@ def test_missing_values_by_policy(missing, expected, tmp_path):
         spec, splits = data(path, missing=missing).load()
     raw = splits["train"].series[5:7, 0] * spec.std[0] + spec.mean[0]
     assert raw.tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def gaps(count=60, leading=0, gap=range(0), more=""):
+    cells = ["" if k < leading or k in gap else str(k) for k in range(count)]
+    return "y,z\n" + "".join(f"{cell},{(k * 7) % 5}{more}\n" for k, cell in enumerate(cells))
+
+
+def raw(part, spec):
+    """The first target in every window, past and future."""
+    batch = part.batch(torch.arange(len(part)))
+    return (torch.cat((batch.x[..., 0], batch.y[..., 0]), dim=1) * spec.std[0] + spec.mean[0]).numpy()
+
+
+def test_ffill_never_looks_ahead(tmp_path):
+    """What stands in a window does not depend on any row after it."""
+    path, target = tmp_path / "m.csv", {"target": ["y", "z"], "missing": "ffill", "stride": 3}
+    path.write_text(gaps(leading=3, gap=[9, 10, 20]))
+    with pytest.warns(UserWarning, match="the first 3 rows are left out, as y has no value in them"):
+        spec, splits = data(path, **target).load()
+    first = raw(splits["train"], spec)[0]
+    assert first == pytest.approx([3, 4, 5, 6, 7, 8], abs=1e-4)
+    series = splits["train"].series[:, 0] * spec.std[0] + spec.mean[0]
+    newest, expected = None, []
+    for k in range(3, 60):  # a loop by hand that only knows what was
+        newest = newest if k in (9, 10, 20) else k
+        expected.append(newest)
+    assert series.tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_ffill_names_the_column_that_begins_last_in_each_group(tmp_path):
+    path = tmp_path / "g.csv"
+    rows = [f"{who},{k},{'' if who == 'b' and k < 4 else k % 3}" for who in "ab" for k in range(40)]
+    path.write_text("who,y,z\n" + "\n".join(rows))
+    with pytest.warns(UserWarning) as said:
+        _, splits = data(path, missing="ffill", group_column="who").load()
+    assert [str(one.message) for one in said] == [
+        f"{path}: the first 4 rows of b are left out, as z has no value in them"
+    ]
+    assert len(splits["train"].series) == 76
+
+
+@pytest.mark.parametrize("missing", ["ffill", "interpolate"])
+def test_filled_targets_are_neither_validated_nor_tested_on(missing, tmp_path):
+    path, gone = tmp_path / "m.csv", {37, 41, 50, 51, 57}
+    path.write_text(gaps(gap=gone))
+    spec, splits = data(path, missing=missing).load()
+    path.write_text(gaps())
+    full_spec, full = data(path).load()
+    for part, first, end in (("val", 36, 48), ("test", 48, 60)):
+        starts = [k for k in range(first, end - 1) if not gone & {k, k + 1}]  # by hand: two targets per window
+        found = raw(splits[part], spec)
+        assert found[:, 4].round().tolist() == starts and len(starts) < end - first - 1
+        measured = {round(float(row[4])): row[4:] for row in raw(full[part], full_spec)}
+        for row in found:
+            assert row[4:] == pytest.approx(measured[round(float(row[4]))], abs=1e-3)
+    assert len(splits["train"]) == len(full["train"])
+
+
+def test_a_test_part_of_filled_targets_alone_is_refused(tmp_path):
+    path = tmp_path / "m.csv"
+    path.write_text(gaps(gap=range(49, 60, 2)))
+    with pytest.raises(DataError, match="every window of its test part would be scored on targets that were filled"):
+        data(path, missing="interpolate").load()
+    _, splits = data(path, missing="interpolate", horizon=1).load()
+    assert len(splits["test"]) == 6
+
+
+def test_the_season_is_that_of_most_rows(tmp_path):
+    path = tmp_path / "g.csv"
+    day, rows = np.datetime64("2024-01-01T00:00:00"), []
+    for who, hours, count in (("a", 1, 90), ("b", 24, 40), ("c", 1, 1)):
+        rows += [f"{who},{day + np.timedelta64(hours * k, 'h')},{k}" for k in range(count)]
+    path.write_text("who,t,y\n" + "\n".join(rows))
+    spec, _ = data(path, group_column="who", time_column="t").load()
+    assert spec.season == 24
+
+
+@pytest.mark.parametrize("place", [0, 3, 39])
+def test_a_numeric_time_that_is_missing_is_refused(place, tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("t,y\n" + "\n".join(f"{'' if k == place else k},{k}" for k in range(40)))
+    with pytest.raises(DataError, match=f"t holds no time in line {place + 2}"):
+        data(path, time_column="t").load()
 
 
 def lines(count=40, change=None, header="y,z"):
@@ -146,6 +231,13 @@ def test_binary_files_are_refused(content, tmp_path):
     (tmp_path / "b.csv").write_bytes(content)
     with pytest.raises(DataError):
         data(tmp_path / "b.csv").load()
+
+
+def test_of_the_ways_to_fill_that_without_the_future_is_named_first(tmp_path):
+    (tmp_path / "m.csv").write_text(gaps(gap=[3]))
+    with pytest.raises(DataError) as caught:
+        data(tmp_path / "m.csv").load()
+    assert caught.value.hint.startswith("type data.missing=ffill")
 
 
 def test_missing_file_and_folder(tmp_path):

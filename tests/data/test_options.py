@@ -240,6 +240,35 @@ def test_npz_keeps_x_and_y_together(tmp_path):
         assert torch.equal(batch.x[:, 0, 0].argsort(), batch.y.argsort())
 
 
+@pytest.mark.parametrize("padding", [0.0, 1e6])
+def test_npz_padding_counts_nowhere(padding, tmp_path):
+    rng = np.random.default_rng(0)
+    x, lengths = rng.normal(3, 2, (40, 6, 2)), rng.integers(1, 7, 40)
+    labels = rng.integers(0, 4, (40, 6))
+    beyond = np.arange(6) >= lengths[:, None]
+    x[beyond], labels[beyond] = padding, -1
+    np.savez(tmp_path / "a.npz", x=x, y=labels, lengths=lengths)
+    spec, splits = NPZ(4, 0, str(tmp_path / "a.npz"), 0.2, 0.2).load()
+    assert spec.task == "tagging" and spec.output_size == 4
+    train = [every(splits["train"]).x[k, :n].double().numpy() for k, n in enumerate(splits["train"].lengths)]
+    steps = np.concatenate(train)  # sequence by sequence, without what stands beyond their lengths
+    np.testing.assert_allclose(steps.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(steps.std(0, ddof=1), 1, atol=1e-5)
+    for part in splits.values():
+        for sequence, n in zip(part.x, part.lengths, strict=True):
+            assert (sequence[n:] == 0).all() and (sequence[:n] != 0).all()
+
+
+def test_npz_targets_as_wide_as_the_input_is_long_are_no_labels(tmp_path):
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=(40, 6))
+    np.savez(tmp_path / "a.npz", x=rng.normal(size=(40, 6)), y=y, lengths=np.full(40, 2))
+    spec, splits = NPZ(4, 0, str(tmp_path / "a.npz"), 0.2, 0.2).load()
+    rows = torch.cat([every(part).y[:, 0] for part in splits.values()]) * torch.tensor(spec.std)
+    rows = (rows + torch.tensor(spec.mean)).numpy()
+    np.testing.assert_allclose(np.sort(rows, axis=0), np.sort(y, axis=0), rtol=1e-4, atol=1e-5)
+
+
 NPZ_BAD = {
     "no_y": ({"x": np.zeros((9, 3))}, "no array y"),
     "objects": ({"x": np.zeros((9, 3)), "y": np.array([{}] * 9)}, "plain numbers"),

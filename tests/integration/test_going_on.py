@@ -31,6 +31,35 @@ def test_a_finished_run_is_not_the_answer_to_other_settings(program):
     assert again.returncode == 0 and "is finished" in again.stdout and results(program) == before
 
 
+@pytest.mark.parametrize(
+    ("how", "more", "said"),
+    [
+        (["callbacks.early_stopping.patience=1"], ["callbacks.early_stopping.patience=9"], "was stopped early after"),
+        (["trainer.max_steps=20"], ["trainer.max_steps=30"], "is finished"),
+    ],
+)
+def test_a_run_that_ended_before_its_last_epoch_has_ended(how, more, said, program):
+    words = [word for word in SMALL if "early_stopping" not in word]
+    words += ["trainer.max_epochs=12", "optimizer=adam", "optimizer.lr=0.3"]
+    assert program(*words, *how).returncode == 0
+    before = results(program)
+    assert before["epochs"] < 12 and before["samples_per_second"]
+    again = program(*words, *how)
+    assert again.returncode == 0 and said in again.stdout and results(program) == before
+    further = program(*words, *more)
+    assert further.returncode == 0, further.stderr
+    assert results(program)["steps"] > before["steps"]
+
+
+def test_a_best_epoch_that_was_not_there_is_not_claimed(program):
+    words = [*SMALL[:-1], "hydra.run.dir=run"]
+    assert program(*words, "trainer.max_epochs=2").returncode == 0
+    (program.folder / "run" / "checkpoints" / "best.ckpt").unlink()
+    last = "resume=run/checkpoints/last.ckpt"
+    done = program(*words[:-1], "trainer.max_epochs=4", last, "hydra.run.dir=other")
+    assert done.returncode == 0 and "best of epochs 3 to 4 by val/loss" in done.stdout, done.stdout
+
+
 def test_a_sweep_in_the_folder_of_another_is_refused(program):
     words = ["-m", *SMALL[:-1], "trainer.max_epochs=1", "hydra.sweep.dir=sweep"]
     assert program(*words, "seed=0,1").returncode == 0

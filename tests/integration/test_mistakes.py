@@ -30,6 +30,9 @@ MISTAKES = {
     "optimizer.betas=0.9": ["a list like [a,b]"],
     "+optimizer.momentm=0.9": ["momentm"],
     "trainer.max_epochs=-5": ["trainer.max_epochs=-5", "[1, inf)"],
+    "trainer.max_epochs=null trainer.max_steps=30": ["trainer.max_steps and trainer.max_time", "trainer.max_epochs="],
+    "trainer.overfit_batches=1": ["trainer.overfit_batches", "type trainer.limit_train_batches=1"],
+    "trainer.limit_test_batches=0": ["nothing would be tested", "trainer.limit_test_batches=1.0"],
     "trainer.max_epochs=ten": ["a whole number"],
     "data.batch_size=0": ["[1, inf)"],
     "model.hidden_size=1.5": ["a whole number"],
@@ -58,6 +61,7 @@ MISTAKES = {
     "data=csv data.path=good.csv data.target=c": ["no column c", "a, b"],
     "data=csv data.path=text.csv data.target=a": ["column b", "'x' in line 3"],
     "data=csv data.path=short.csv data.target=a": ["too short", "needs 120", "data.input_length"],
+    "data=csv data.path=good.csv data.target=a data.season=0": ["data.season=0 is out of range", "[1, inf)"],
     "data=csv data.path=good.csv data.target=a data.time_column=date": ["no column date"],
     "-m search=random data=csv data.path=none.csv data.target=a": ["none.csv does not exist", "path of a CSV file"],
     "-m search=tpe search.n_jobs=2 data=csv data.path=short.csv data.target=a": ["too short", "data.input_length"],
@@ -98,6 +102,26 @@ def test_a_bidirectional_language_model_is_refused(program):
     (program.folder / "t.txt").write_text("some words " * 500)
     done = program("data=text", "data.path=t.txt", "model=bilstm")
     assert done.returncode == 2 and "model=lstm" in done.stderr
+
+
+# what only the data tell, before the first step
+LATE = {
+    "trainer.max_steps=3": ["ends the run before val/loss is first known", "type trainer.max_steps=23"],
+    "trainer.max_steps=3 callbacks.early_stopping=null": ["val/loss is first known", "trainer.limit_train_batches=3"],
+    "trainer.max_steps=3 monitor=train/loss": ["train/loss is first known", "type trainer.max_steps=23"],
+    "trainer.limit_test_batches=0.01": ["less than one of 5 batches", "type trainer.limit_test_batches=1"],
+    "trainer.val_check_interval=24": ["more than the 23 batches", "type trainer.val_check_interval=23"],
+}
+
+
+@pytest.mark.parametrize("typed", LATE)
+def test_a_mistake_that_only_the_data_tell(typed, program):
+    done = program(*typed.split(), "hydra.run.dir=run")
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stdout + done.stderr and 2 <= len(done.stderr.splitlines()) <= 5
+    for words in LATE[typed]:
+        assert words in done.stderr
+    assert "epoch" not in done.stdout and not (program.folder / "run").exists()
 
 
 def test_a_checkpoint_of_another_model_is_refused(program):

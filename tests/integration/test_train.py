@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -128,6 +129,36 @@ def test_last_is_last_and_best_is_best(program):
     }
     per_epoch = epochs["last"] // len(values)
     assert epochs["best"] == (1 + values.index(min(values))) * per_epoch
+
+
+@pytest.mark.parametrize("how", ["copied", "elsewhere"])
+def test_the_best_epoch_comes_along_into_another_folder(how, program):
+    """The second epoch is the best of four, and the folder another one after it."""
+    options = [*SHORT[1:], "optimizer=sgd", "optimizer.lr=5"]
+    assert program(*options, "hydra.run.dir=whole", "trainer.max_epochs=4").returncode == 0
+    assert program(*options, "hydra.run.dir=a", "trainer.max_epochs=2").returncode == 0
+    words = ["hydra.run.dir=b", "trainer.max_epochs=4"]
+    if how == "copied":
+        shutil.copytree(program.folder / "a", program.folder / "b")
+    else:
+        words.append("resume=a/checkpoints/last.ckpt")
+    done = program(*options, *words)
+    assert done.returncode == 0 and "going on from" in done.stdout, done.stderr
+    found, whole = results(program.folder / "b"), results(program.folder / "whole")
+    assert found["best"] == whole["best"] and found["metrics"]["test/mse"] == whole["metrics"]["test/mse"]
+    steps = [
+        torch.load(program.folder / name / "checkpoints" / "best.ckpt", weights_only=True)["global_step"]
+        for name in ("b", "whole")
+    ]
+    assert steps == [whole["steps"] // 2] * 2
+
+
+def test_a_run_that_was_stopped_in_its_first_epoch_stays_so(program):
+    options = [*SHORT, "hydra.run.dir=run", "callbacks.early_stopping.stopping_threshold=1e9"]
+    for _ in range(2):
+        done = program(*options)
+        assert done.returncode == 0 and "epoch 2/" not in done.stdout, done.stderr
+        assert results(program.folder / "run")["epochs"] == 1
 
 
 @pytest.mark.parametrize(

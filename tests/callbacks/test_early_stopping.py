@@ -1,0 +1,80 @@
+"""A run that was stopped early stays so, unless its patience grows."""
+
+import pytest
+import torch
+from foreign import Foreign, fit
+
+from lstmopt.callbacks.early_stopping import EarlyStopping, stopped_early
+from lstmopt.callbacks.last_checkpoint import LastCheckpoint
+
+
+def run(folder, losses, ckpt_path=None, epochs=9, **options):
+    """Epochs trained in all, and the callback."""
+    stopping, last = EarlyStopping(**options), LastCheckpoint()
+    module = Foreign(val_losses=losses)
+    _, trainer = fit(
+        folder, stopping, last, module=module, epochs=epochs, ckpt_path=ckpt_path, enable_checkpointing=True
+    )
+    return trainer.current_epoch, stopping
+
+
+def last(folder):
+    return folder / "checkpoints" / "last.ckpt"
+
+
+def as_written_before(path, *keys):
+    """The checkpoint as an older release wrote it, without these keys of early stopping."""
+    content = torch.load(path, weights_only=True)
+    (state,) = [state for key, state in content["callbacks"].items() if key.startswith("EarlyStopping")]
+    for key in keys:
+        del state[key]
+    torch.save(content, path)
+
+
+THRESHOLD = ([0.1] * 9, {"stopping_threshold": 0.5}, 1)  # in the first epoch
+PATIENCE = ([1.0, 2.0, 2.0, 0.5, 2.0, 2.0, 2.0, 2.0, 2.0], {"patience": 2}, 3)
+INFINITE = ([float("inf")] * 9, {}, 1)
+
+
+@pytest.mark.parametrize(("losses", "options", "epochs"), [THRESHOLD, PATIENCE, INFINITE])
+def test_what_was_stopped_stays_stopped(losses, options, epochs, tmp_path):
+    found, stopping = run(tmp_path, losses, **options)
+    assert found == epochs and stopping.stopped and stopping.state_dict()["stopped"] is True
+    saved = torch.load(last(tmp_path), weights_only=True)
+    assert stopped_early(saved, stopping.patience)
+    assert stopped_early(saved, stopping.patience + 1) is (losses is not PATIENCE[0])
+    again, stopping = run(tmp_path, losses, last(tmp_path), **options)
+    assert again == epochs and stopping.stopped
+
+
+@pytest.mark.parametrize(("losses", "options", "epochs"), [THRESHOLD, PATIENCE])
+@pytest.mark.parametrize("keys", [["stopped"], ["stopped", "stopping_reason", "stopping_reason_message"]], ids=len)
+def test_checkpoints_of_older_releases(keys, losses, options, epochs, tmp_path):
+    run(tmp_path, losses, **options)
+    as_written_before(last(tmp_path), *keys)
+    again, stopping = run(tmp_path, losses, last(tmp_path), **options)
+    if losses is PATIENCE[0] or len(keys) == 1:
+        assert again == epochs and stopping.stopped
+    else:  # a first epoch without a reason looks as if nothing had stopped: the threshold is reached once more
+        assert again == epochs + 1 and stopping.stopped
+
+
+def test_a_run_that_was_not_stopped_goes_on(tmp_path):
+    assert run(tmp_path, PATIENCE[0], epochs=2, patience=2)[0] == 2
+    assert not stopped_early(torch.load(last(tmp_path), weights_only=True), 2) and not stopped_early({}, 2)
+    found, stopping = run(tmp_path, PATIENCE[0], last(tmp_path), patience=2)
+    assert found == 3 and stopping.stopped
+
+
+def test_more_patience_goes_on(tmp_path):
+    assert run(tmp_path, PATIENCE[0], patience=2)[0] == 3
+    found, stopping = run(tmp_path, PATIENCE[0], last(tmp_path), patience=4)
+    whole, _ = run(tmp_path / "whole", PATIENCE[0], patience=4)
+    assert found == whole == 8 and stopping.stopped
+    assert run(tmp_path, PATIENCE[0], last(tmp_path), patience=4)[0] == 8
+
+
+def test_more_patience_does_not_go_past_a_threshold(tmp_path):
+    losses, options, epochs = THRESHOLD
+    run(tmp_path, losses, **options)
+    assert run(tmp_path, losses, last(tmp_path), patience=99, **options)[0] == epochs
