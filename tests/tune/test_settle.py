@@ -16,11 +16,12 @@ def result(folder):
 
 
 def content(folder):
-    """All of the last checkpoint but the names of files."""
+    """All of the last checkpoint but the names of files, and how long it took."""
     checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     for state in checkpoint["callbacks"].values():
         for key in [key for key in state if "path" in key or key == "best_k_models"]:
             del state[key]
+    assert checkpoint["run"].pop("seconds") > 0
     return checkpoint
 
 
