@@ -34,9 +34,7 @@ def build(cfg: DictConfig, output_dir: str, datamodule: DataModule | None = None
     """
     pl.seed_everything(cfg.seed, verbose=False)
     if datamodule is None:
-        datamodule = make(cfg.data)
-        datamodule.loader = make(cfg.loader)
-        datamodule.setup()
+        datamodule = loaded(cfg)
     task = make(cfg.task)(spec=datamodule.spec)
     metrics = [f"{part}/{name}" for part in ("val", "test") for name in task.metrics()] + ["train/loss"]
     if cfg.monitor not in metrics:
@@ -56,6 +54,18 @@ def build(cfg: DictConfig, output_dir: str, datamodule: DataModule | None = None
         plugins=[CheckpointFile()],
     )
     return Parts(datamodule, module, trainer)
+
+
+def loaded(cfg: DictConfig) -> DataModule:
+    """The data, read and cut into parts.
+
+    Raises:
+        DataError: they are missing or not usable.
+    """
+    datamodule: DataModule = make(cfg.data)
+    datamodule.loader = make(cfg.loader)
+    datamodule.setup()
+    return datamodule
 
 
 def make(node: DictConfig, **arguments: Any) -> Any:

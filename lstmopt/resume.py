@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from lstmopt.callbacks.early_stopping import state_of, stays_stopped, stopped_by
 from lstmopt.callbacks.last_checkpoint import NAME, PREVIOUS
 from lstmopt.checkpoint_file import damage
 from lstmopt.errors import CheckpointError
@@ -65,6 +67,46 @@ def fits(path: str, checkpoint: dict[str, Any], module: nn.Module) -> None:
             + (f" and {len(differing) - 3} more" if len(differing) > 3 else ""),
             "type the same data, task and model options as that run, or resume=none",
         )
+
+
+def has_more(path: str, checkpoint: dict[str, Any], cfg: DictConfig) -> None:
+    """Make sure that there is something left to train, or in the same folder to finish.
+
+    Raises:
+        CheckpointError: the epochs or the steps are done, or that run was stopped early.
+    """
+    epochs, most = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"], cfg.trainer.max_epochs
+    steps, limit = checkpoint["global_step"], cfg.trainer.max_steps
+    elsewhere, further = cfg.resume.path != "auto", stopped(checkpoint, cfg)
+    if epochs > most or (epochs == most and elsewhere):
+        raise CheckpointError(
+            f"{path} has seen {epochs} epochs already, and trainer.max_epochs is {most}",
+            f"type trainer.max_epochs={2 * epochs}, or resume=none",
+        )
+    if 0 <= limit <= steps and elsewhere:
+        raise CheckpointError(
+            f"{path} has made {steps} steps already, and trainer.max_steps is {limit}",
+            f"type trainer.max_steps={2 * steps}, or resume=none",
+        )
+    if further and elsewhere:
+        raise CheckpointError(f"{path} was stopped early after {epochs} epochs", f"type {further}, or resume=none")
+
+
+def stopped(checkpoint: dict[str, Any], cfg: DictConfig) -> str | None:
+    """What to type to go on where the run of a checkpoint was stopped early, and one of this config would be at once.
+
+    None where it trains on.
+    """
+    stopping = OmegaConf.select(cfg, "callbacks.early_stopping")
+    state = state_of(checkpoint, stopping.monitor, stopping.mode) if stopping else None
+    if state is None or not stays_stopped(state, stopping):
+        return None
+    epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    if (cfg.trainer.min_epochs or 0) > epochs or (cfg.trainer.min_steps or 0) > checkpoint["global_step"]:
+        return None
+    by = stopped_by(state)
+    value = "a larger" if by == "patience" else "another"
+    return f"{value} callbacks.early_stopping.{by} or callbacks.early_stopping=null"
 
 
 def differences(saved: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[str]:

@@ -50,17 +50,20 @@ def halve_rates(trainer: pl.Trainer) -> None:
         for group in optimizer.param_groups:
             group.update({name: group[name] * 0.5 for name in RATES if name in group})
     for config in trainer.lr_scheduler_configs:
-        scale_rates(config.scheduler, 0.5)
+        scale_rates(config.scheduler, [0.5] * len(config.scheduler.optimizer.param_groups))
 
 
-def scale_rates(scheduler: LRScheduler, factor: float) -> None:
-    """Multiply every rate that a schedule will set."""
+def scale_rates(scheduler: LRScheduler, factors: list[float]) -> None:
+    """Multiply every rate that a schedule will set, by one factor for each group; a rate that all groups have in common
+    stays where they differ."""
     for name in BASES:
         value = getattr(scheduler, name, None)
-        if value is not None:
-            setattr(scheduler, name, [rate * factor for rate in value] if isinstance(value, list) else value * factor)
+        if isinstance(value, list):
+            setattr(scheduler, name, [rate * factor for rate, factor in zip(value, factors, strict=True)])
+        elif value is not None and len(set(factors)) == 1:
+            setattr(scheduler, name, value * factors[0])
     for part in getattr(scheduler, "_schedulers", []):  # torch's SequentialLR and ChainedScheduler
-        scale_rates(part, factor)
+        scale_rates(part, factors)
 
 
 def _tensors(module: pl.LightningModule) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """One run, from the checked config to its results."""
 
+import math
 import os
 import signal
 import warnings
@@ -12,8 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from lstmopt import check, compat, drawing, results, resume, run_facts, run_folder, targets
-from lstmopt.build import Parts, build
-from lstmopt.callbacks.early_stopping import stopped_early
+from lstmopt.build import Parts, build, loaded
 from lstmopt.callbacks.throughput import Throughput
 from lstmopt.checkpoint_file import read
 from lstmopt.conf_dir import shadowed
@@ -21,7 +21,7 @@ from lstmopt.distributed import ranks
 from lstmopt.distributed.ddp import DDP
 from lstmopt.distributed.fsdp import FSDP
 from lstmopt.distributed.processes import joined
-from lstmopt.errors import CheckpointError, ConfigError, Interrupted, Pruned, UserError
+from lstmopt.errors import ConfigError, Interrupted, Pruned, UserError
 from lstmopt.evaluate import baselines
 from lstmopt.loggers import RunTensorBoard
 from lstmopt.run_facts import RunFacts
@@ -75,25 +75,21 @@ def _train(cfg: DictConfig, output_dir: Path, first: bool) -> float:
     tuned = settle.settle(cfg, output_dir, before.get("config", {}) if checkpoint else None)
     now = run_facts.settings(cfg)
     changed = run_facts.changes(str(checkpoint), before, now, allow)
-    ended = _ended(cfg, output_dir, saved) if checkpoint and cfg.resume.path == "auto" else None
-    if ended:
-        return float(ended["best"])
-    if OmegaConf.select(cfg, "logger.tensorboard") and any(output_dir.glob("events.out.*")):
-        cfg.logger.tensorboard.purge_step = saved.get("global_step", 0)
     results.forget_peak_memory()
-    parts = build(cfg, str(output_dir))
-    parts.datamodule.check_limits(parts.trainer)
-    data = run_facts.digest(parts.datamodule.splits)
+    datamodule = loaded(cfg)
+    data = run_facts.digest(datamodule.splits)
     if saved:
         run_facts.changes(str(checkpoint), before, now | {"data": data}, allow)
+    ended = _ended(cfg, output_dir, saved) if checkpoint and cfg.resume.path == "auto" else None
+    if ended:
+        return _value(ended)
+    if OmegaConf.select(cfg, "logger.tensorboard") and any(output_dir.glob("events.out.*")):
+        cfg.logger.tensorboard.purge_step = saved.get("global_step", 0)
+    parts = build(cfg, str(output_dir), datamodule)
+    datamodule.check_limits(parts.trainer)
+    if saved:
         resume.fits(str(checkpoint), saved, parts.module)
-        progress = saved["loops"]["fit_loop"]["epoch_progress"]["current"]
-        epochs, most = progress["processed"], cfg.trainer.max_epochs
-        if epochs > most or (epochs == most and cfg.resume.path != "auto"):
-            raise CheckpointError(
-                f"{checkpoint} has seen {epochs} epochs already, and trainer.max_epochs is {most}",
-                f"type trainer.max_epochs={2 * epochs}, or resume=none",
-            )
+        resume.has_more(str(checkpoint), saved, cfg)
         print(f"going on from {checkpoint}")
     run_folder.room(output_dir, 3 * sum(p.nbytes for p in parts.module.parameters()))
     facts = RunFacts(now, data, changed, before.get("metrics", {}), before.get("seconds", 0.0))
@@ -108,7 +104,12 @@ def _train(cfg: DictConfig, output_dir: Path, first: bool) -> float:
         results.write(output_dir, result)
         results.show(parts.module.task, result, output_dir)
         _hparams(cfg, parts, result)
-    return float(result["best"])
+    return _value(result)
+
+
+def _value(result: dict[str, Any]) -> float:
+    """What the run came to; NaN where nothing was monitored to the end."""
+    return math.nan if result["best"] is None else float(result["best"])
 
 
 def _ended(cfg: DictConfig, output_dir: Path, saved: dict[str, Any]) -> dict[str, Any] | None:
@@ -117,12 +118,11 @@ def _ended(cfg: DictConfig, output_dir: Path, saved: dict[str, Any]) -> dict[str
     if finished:
         print(f"{output_dir} is finished; resume=none trains anew, a larger trainer.max_epochs or max_steps goes on")
         return finished
-    finished, patience = results.finished(output_dir), OmegaConf.select(cfg, "callbacks.early_stopping.patience")
-    if finished is None or patience is None or not stopped_early(saved, patience):
+    finished, further = results.finished(output_dir), resume.stopped(saved, cfg)
+    if finished is None or further is None:
         return None
     print(
-        f"{output_dir} was stopped early after {finished['epochs']} epochs; resume=none trains anew, a larger "
-        "callbacks.early_stopping.patience or callbacks.early_stopping=null goes on"
+        f"{output_dir} was stopped early after {finished['epochs']} epochs; resume=none trains anew, {further} goes on"
     )
     return finished
 
@@ -153,7 +153,7 @@ def _fit(
             "train_seconds": facts.seconds,
         }
         result |= {"metrics": facts.metrics(parts.trainer)} | ({"tuned": tuned} if tuned else {})
-        if first and parts.trainer.global_step and output_dir.is_dir() and status != "completed":
+        if first and parts.trainer.global_step > facts.first_step and output_dir.is_dir() and status != "completed":
             with suppress(OSError):  # what is wrong is told by the error that is on its way
                 results.write(output_dir, result)
     if status == "completed" and first:

@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
+from torch.optim import Optimizer
 
 from lstmopt.callbacks.best_checkpoint import must_know
 from lstmopt.data.batch import Split
@@ -17,9 +18,10 @@ from lstmopt.errors import CheckpointError
 from lstmopt.results import versions
 from lstmopt.rollback import RATES, scale_rates
 
-FORMAT = 1
+FORMAT = 2
 WHOLE = ("seed", "monitor", "mode", "data", "task", "model", "optimizer")
-SLOTS = ("lr_schedule", "gradient_clip", "precision", "memory")  # of the callbacks, those that change the training
+NEWER = ("input_noise", "mixup")  # in checkpoints since format 2
+SLOTS = ("lr_schedule", "gradient_clip", "precision", "memory", *NEWER)  # callbacks that change the training
 TRAINER = (
     "accumulate_grad_batches",
     "limit_train_batches",
@@ -30,6 +32,7 @@ TRAINER = (
 )
 ELSEWHERE = ("data.path", "data.root")  # the same data may lie in another place
 FIXED = ("optimizer._target_", "callbacks.lr_schedule", "data._target_", "task._target_", "model._target_")
+DECAY = "optimizer.weight_decay"
 SAMPLE = 2**28  # bytes of an array that are looked at
 
 
@@ -58,6 +61,7 @@ class RunFacts(pl.Callback):
     ) -> None:
         self.config, self.data, self.changed, self._metrics = config, data, changed, metrics
         self._seconds, self._began = seconds, math.nan
+        self.first_step = math.inf  # of this process
 
     @property
     def seconds(self) -> float:
@@ -82,20 +86,47 @@ class RunFacts(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Bring in the allowed changes."""
+        self.first_step = trainer.global_step
         must_know(self.config["monitor"], trainer)
         for key, (old, new) in self.changed.items():
             family, _, name = key.partition(".")
-            if family != "optimizer":
-                continue
-            for group in (group for optimizer in trainer.optimizers for group in optimizer.param_groups):
-                if name == "lr":
-                    group.update({rate: group[rate] * (new / old) for rate in RATES if rate in group})
-                elif _plain(group.get(name)) == old:
-                    group[name] = tuple(new) if isinstance(new, list) else new
-            if name == "lr":
-                for config in trainer.lr_scheduler_configs:
-                    scale_rates(config.scheduler, new / old)
+            if family == "optimizer":
+                for optimizer in trainer.optimizers:
+                    _bring_in(optimizer, name, old, new, trainer)
         self.changed = {}
+
+
+def _bring_in(optimizer: Optimizer, name: str, old: Any, new: Any, trainer: pl.Trainer) -> None:
+    """Put an allowed setting into the groups of an optimizer; what is in no group was set when it was made.
+
+    Raises:
+        CheckpointError: the optimizer has changed the value by itself since.
+    """
+    places = [(group, place) for group in optimizer.param_groups if (place := _place(name, group)) in group]
+    if name in ("lr", "adamw_lr"):
+        for group, _ in places:
+            group.update({rate: group[rate] * (new / old) for rate in RATES if rate in group})
+        scaled = [group for group, _ in places]
+        factors = [new / old if any(group is one for one in scaled) else 1.0 for group in optimizer.param_groups]
+        for config in trainer.lr_scheduler_configs:
+            scale_rates(config.scheduler, factors)
+        return
+    equal = [(group, place) for group, place in places if _plain(group[place]) == old]
+    if places and not equal:
+        raise CheckpointError(
+            f"optimizer.{name} cannot change from {old} to {new}: the optimizer has changed it by itself since",
+            "type that run's value, or resume=none to train anew",
+        )
+    for group, place in equal:
+        group[place] = tuple(new) if isinstance(new, list) else new
+
+
+def _place(name: str, group: dict[str, Any]) -> str | None:
+    """Under which name a group has a setting; Muon's groups are its own and AdamW's."""
+    adamw = name.startswith("adamw_")
+    if (adamw or name == "lr") and group.get("use_muon", not adamw) is adamw:
+        return None
+    return name.removeprefix("adamw_")
 
 
 def settings(cfg: DictConfig) -> dict[str, Any]:
@@ -140,11 +171,15 @@ def changes(path: str, saved: dict[str, Any], now: dict[str, Any], allow: list[s
     before = saved.get("config", {}) | ({"data": saved["data"]} if "data" in saved and "data" in now else {})
     if not before:
         return {}
+    if saved.get("format", 1) < 2:
+        now = {key: value for key, value in now.items() if not _within(key, [f"callbacks.{name}" for name in NEWER])}
     differing = {key: (before.get(key), now.get(key)) for key in now | before if before.get(key) != now.get(key)}
     if "data" not in now:
         differing.pop("data", None)
     allowed = {key: pair for key, pair in differing.items() if _within(key, allow)}
-    fixed = [key for key in allowed if _within(key, list(FIXED))]
+    decays = bool((differing.get(DECAY) or (0, 0))[0]) != bool((differing.get(DECAY) or (0, 0))[1])
+    cannot = [*FIXED, DECAY] if decays else [*FIXED]  # biases are in a group of their own where matrices decay
+    fixed = [key for key in allowed if _within(key, cannot)]
     if fixed:
         raise CheckpointError(
             f"{fixed[0]} cannot change within a run: its state in {path} has no meaning for another",
@@ -154,7 +189,7 @@ def changes(path: str, saved: dict[str, Any], now: dict[str, Any], allow: list[s
     if refused:
         shown = "; ".join(_told(key, *differing[key]) for key in sorted(refused, key=_rank)[:4])
         more = f"; and {len(refused) - 4} more" if len(refused) > 4 else ""
-        free = [key for key in refused if not _within(key, list(FIXED))]
+        free = [key for key in refused if not _within(key, cannot)]
         allow_them = f"resume.allow=[{','.join(allow + free)}] to go on with these, " if free == refused else ""
         raise CheckpointError(
             f"{path} belongs to another run: {shown}{more}",

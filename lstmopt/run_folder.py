@@ -30,7 +30,9 @@ ASIDE = tuple(  # what may differ between two commands that work at one study
         "report",
     )
 )
+EVENTS = "events.out.*"  # TensorBoard's
 _held: dict[Path, int] = {}  # file descriptors of the locks of this process
+_curves: dict[Path, set[Path]] = {}  # that were in these folders before
 
 
 class RunFolder(Callback):
@@ -138,6 +140,7 @@ def hold(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = _lock(path)
+        _curves[folder] = set(folder.glob(EVENTS))
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         os.fsync(handle)
@@ -224,9 +227,9 @@ def room(folder: Path, needed: int) -> None:
 
 
 def remove_unused(folder: Path) -> None:
-    """Remove a run folder that holds nothing but Hydra's copy of the config, its lock, and curves without a result."""
-    left = [path for path in folder.glob("*") if path.name not in (".hydra", LOCK, "checkpoints")]
-    left = [path for path in left if not path.name.startswith("events.out.")]
+    """Remove a run folder that holds nothing but Hydra's copy of the config, its lock, and curves of this process."""
+    own = set(folder.glob(EVENTS)) - _curves.get(folder, set())
+    left = [path for path in folder.glob("*") if path.name not in (".hydra", LOCK, "checkpoints") and path not in own]
     if folder.is_dir() and not left and not any(folder.glob("checkpoints/*")):
         release(folder)
         shutil.rmtree(folder)

@@ -17,6 +17,9 @@ from lstmopt.importing import imported
 
 UNSAFE = ("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "HYDRA_INSTANTIATE_ALLOWLIST_OVERRIDE")  # they switch protections off
 
+VALUED = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--info", "-i")
+VALUED += ("--cfg", "-c", "--experimental-rerun")  # Hydra's flags that a value follows
+
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="train")
 def job(cfg: DictConfig) -> float:
@@ -42,7 +45,7 @@ def main() -> None:
     0 done; 2 the user's mistake, told in one message; 130 or 143 stopped by a signal, after `last.ckpt` was
     saved; 1 a defect, with its traceback, or a reading process that was killed.
     """
-    sys.argv[1:] = [re.sub("^resume=", "resume.path=", word) for word in sys.argv[1:]]
+    sys.argv[1:] = [re.sub("^resume=", "resume.path=", word) for word in _flags_first(sys.argv[1:])]
     modes = [word for word in sys.argv if word in ("-m", "--multirun") or word.startswith("hydra.mode=")]
     if any(re.match("search=(?!none$)", word) for word in sys.argv) and not modes:
         sys.argv.append("hydra.mode=MULTIRUN")  # a search is never one run
@@ -60,6 +63,18 @@ def main() -> None:
         end(error)
     finally:
         comparison.report()
+
+
+def _flags_first(arguments: list[str]) -> list[str]:
+    """Hydra's parser takes no overrides on both sides of a flag."""
+    flags, overrides = [], []
+    rest = list(reversed(arguments))
+    while rest:
+        word = rest.pop()
+        (flags if word.startswith("-") else overrides).append(word)
+        if word in VALUED and rest and "=" not in rest[-1]:
+            flags.append(rest.pop())
+    return flags + overrides
 
 
 def _compose_once(arguments: list[str]) -> None:

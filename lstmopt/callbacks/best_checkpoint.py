@@ -111,22 +111,31 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 def must_know(monitor: str, trainer: pl.Trainer) -> None:
-    """Make sure that `max_steps` leaves time for a validation, or an epoch, that the monitored metric comes from.
+    """Make sure that `max_epochs` and `max_steps` leave time for a validation, or an epoch, that the monitored metric
+    comes from.
 
     Raises:
         ConfigError: the training ends before.
     """
     every, batches = trainer.check_val_every_n_epoch, trainer.val_check_batch
-    limit, epoch, per_step = trainer.max_steps, trainer.num_training_batches, trainer.accumulate_grad_batches
+    limit, epochs = trainer.max_steps, trainer.max_epochs
+    epoch, per_step = trainer.num_training_batches, trainer.accumulate_grad_batches
     if monitor == "train/loss" and isinstance(trainer.lightning_module, LSTMModule):
         every, batches = 1, epoch
     elif not monitor.startswith("val/") or not trainer.enable_validation:
         return
-    if limit < 0 or not isinstance(batches, int) or not isinstance(epoch, int):  # by the clock, or nobody knows
+    if not isinstance(batches, int) or not isinstance(epoch, int):  # by the clock, or nobody knows
         return
-    full, rest = divmod((every - 1) * epoch + batches if every else batches, epoch)
+    first = (every - 1) * epoch + batches if every else batches
+    if epochs is not None and 0 <= epochs * epoch < first:
+        raise ConfigError(
+            f"trainer.max_epochs={epochs} ends the run before {monitor} is first known, after {first} batches of"
+            f" {epoch} an epoch",
+            f"type trainer.max_epochs={-(-first // epoch)}, or a smaller trainer.val_check_interval",
+        )
+    full, rest = divmod(first, epoch)
     needed = full * -(-epoch // per_step) + -(-rest // per_step)
-    if limit < needed:
+    if 0 <= limit < needed:
         raise ConfigError(
             f"trainer.max_steps={limit} ends the run before {monitor} is first known, after {needed} steps",
             f"type trainer.max_steps={needed}, or trainer.limit_train_batches={limit * per_step} for shorter epochs",

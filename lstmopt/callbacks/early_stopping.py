@@ -1,5 +1,6 @@
 """Stopping when nothing gets better."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -8,11 +9,18 @@ from pytorch_lightning.callbacks.early_stopping import EarlyStoppingReason
 
 from lstmopt.callbacks.best_checkpoint import must_know
 
+LIMITS = {
+    EarlyStoppingReason.PATIENCE_EXHAUSTED: "patience",
+    EarlyStoppingReason.STOPPING_THRESHOLD: "stopping_threshold",
+    EarlyStoppingReason.DIVERGENCE_THRESHOLD: "divergence_threshold",
+    EarlyStoppingReason.NON_FINITE_METRIC: "check_finite",
+}
+
 
 class EarlyStopping(LightningEarlyStopping):
     """Lightning's early stopping, which stays stopped: a run that was killed after its end trains no further.
 
-    A larger `patience` than that of the checkpoint lets it go on.
+    A larger `patience` than that of the checkpoint lets it go on, or another threshold where that had ended it.
 
     Args:
         monitor: the metric, as `val/loss`.
@@ -58,22 +66,29 @@ class EarlyStopping(LightningEarlyStopping):
             check_on_train_epoch_end,
             log_rank_zero_only,
         )
+        self._excused = False  # the first check may find no metric
 
     @property
     def stopped(self) -> bool:
         """Whether it has ended the training."""
         return self.stopping_reason is not EarlyStoppingReason.NOT_STOPPED
 
+    @property
+    def limits(self) -> dict[str, Any]:
+        """What ends the training; where one of these has changed, a run that it had ended goes on."""
+        return {name: getattr(self, name) for name in LIMITS.values()}
+
     def state_dict(self) -> dict[str, Any]:
-        """Lightning's, and whether the training was stopped; `stopped_epoch` is 0 in the first epoch as well."""
-        return super().state_dict() | {"stopped": self.stopped}
+        """Lightning's, its limits, and whether the training was stopped; `stopped_epoch` is 0 in the first epoch as
+        well."""
+        return super().state_dict() | self.limits | {"stopped": self.stopped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Lightning's, but with the patience of this run."""
         patience = self.patience
         super().load_state_dict(state_dict)
         self.patience = patience
-        if not stays_stopped(state_dict, patience):
+        if not stays_stopped(state_dict, self.limits):
             self.stopping_reason, self.stopped_epoch = EarlyStoppingReason.NOT_STOPPED, 0
         elif not self.stopped:  # a checkpoint of an older Lightning does not say why
             self.stopping_reason = EarlyStoppingReason.PATIENCE_EXHAUSTED
@@ -81,29 +96,43 @@ class EarlyStopping(LightningEarlyStopping):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Where the checkpoint's run was stopped, this one is as well."""
         must_know(self.monitor, trainer)
+        self._excused = bool(trainer.ckpt_path)
         if self.stopped:
             trainer.should_stop = True
 
     def _run_early_stopping_check(self, trainer: pl.Trainer) -> None:
         """Lightning's, but for a run that went on within an epoch and ends before that one's validation."""
-        if self.monitor in trainer.callback_metrics or not trainer.ckpt_path:
+        excused, self._excused = self._excused, False
+        if self.monitor in trainer.callback_metrics or not excused:
             super()._run_early_stopping_check(trainer)
 
 
-def stopped_early(checkpoint: dict[str, Any], patience: int) -> bool:
-    """Whether the run of a checkpoint was stopped early, and a run with this patience would be at once."""
-    states = checkpoint.get("callbacks", {})
-    return any(stays_stopped(state, patience) for key, state in states.items() if key.startswith("EarlyStopping"))
+def state_of(checkpoint: dict[str, Any], monitor: str, mode: str) -> dict[str, Any] | None:
+    """What a checkpoint holds of the early stopping by this metric."""
+    state: dict[str, Any] | None = checkpoint.get("callbacks", {}).get(EarlyStopping(monitor, mode=mode).state_key)
+    return state
 
 
-def stays_stopped(state: dict[str, Any], patience: int) -> bool:
+def stopped_by(state: dict[str, Any]) -> str | None:
+    """Which of its limits had ended the run of a checkpoint; None where none had.
+
+    Args:
+        state: of the callback, in the checkpoint.
+    """
+    reason = EarlyStoppingReason(state.get("stopping_reason", EarlyStoppingReason.NOT_STOPPED.value))
+    if not state.get("stopped", bool(state["stopped_epoch"]) or reason is not EarlyStoppingReason.NOT_STOPPED):
+        return None
+    return LIMITS.get(reason, "patience")
+
+
+def stays_stopped(state: dict[str, Any], limits: Mapping[str, Any]) -> bool:
     """Whether a run that goes on from a checkpoint has been stopped already.
 
     Args:
         state: of the callback, in the checkpoint.
-        patience: of the run.
+        limits: of the run.
     """
-    reason = state.get("stopping_reason", EarlyStoppingReason.NOT_STOPPED.value)
-    stopped = state.get("stopped", bool(state["stopped_epoch"]) or reason != EarlyStoppingReason.NOT_STOPPED.value)
-    for_good = reason not in (EarlyStoppingReason.NOT_STOPPED.value, EarlyStoppingReason.PATIENCE_EXHAUSTED.value)
-    return bool(stopped) and (for_good or patience <= state["patience"])
+    by = stopped_by(state)
+    if by is None or by == "patience":
+        return by is not None and limits["patience"] <= state["patience"]
+    return bool(limits[by] == state.get(by, limits[by]))

@@ -32,6 +32,8 @@ class TBPTT(pl.Callback):
     Reference: Williams & Peng 1990; random lengths: Merity, Keskar & Socher 2018.
     """
 
+    cuts = True  # the training part
+
     def __init__(self, length: int | None = None, random_length: bool = False) -> None:
         self.length, self.random_length = length, random_length
         self.states: list[tuple[Tensor, Tensor] | None] = []
@@ -49,10 +51,13 @@ class TBPTT(pl.Callback):
             raise ConfigError("tbptt needs a model and a task with an output at every step", "type memory=none")
         lstms = [m for m in pl_module.modules() if isinstance(m, nn.LSTM)]
         models = [m for m in pl_module.modules() if isinstance(m, SequenceModel)] or lstms
+        if not models:
+            raise ConfigError("tbptt needs an nn.LSTM, and this module has none", "leave TBPTT out")
         if any(lstm.bidirectional for lstm in lstms):
             raise ConfigError("a state cannot be carried to an LSTM that reads from the end", "type memory=none")
         if isinstance(datamodule, DataModule):
             datamodule.cut = self._cut
+            datamodule.check_limits(trainer)
         self.states = self.states if len(self.states) == len(models) else [None] * len(models)
         for number, model in enumerate(models):
             names = ("x", "state", 2) if isinstance(model, SequenceModel) else ("input", "hx", 1)

@@ -1,10 +1,10 @@
 """`lstmopt-compare data=co2 --variants optimizer=rmsprop gradient_clip=none --seeds 8`."""
 
 import argparse
-import json
 import sys
 
 from lstmopt import train
+from lstmopt.search.space import quoted
 
 
 def main() -> None:
@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="variants at a time, on this machine (1)")
     parser.add_argument("--config-dir", help="a folder with options of your own")
     options = parser.parse_args()
-    words = ["-m", "search=compare", f"search.sampler.variants={json.dumps(options.variants, ensure_ascii=False)}"]
+    words = ["-m", "search=compare", f"search.sampler.variants=[{','.join(map(quoted, options.variants))}]"]
     words += [f"search.seeds_per_trial={options.seeds}", f"search.n_jobs={options.jobs}", *options.base]
     words += ["--config-dir", options.config_dir] if options.config_dir else []
     sys.argv = ["lstmopt-compare", *words]

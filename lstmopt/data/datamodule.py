@@ -65,11 +65,15 @@ class DataModule(pl.LightningDataModule):
                 a run, or after it.
         """
         for part in self.splits:
-            if part == "train" and self.cut:
-                continue  # pieces, whose number is another
+            cuts = part == "train" and any(getattr(callback, "cuts", False) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+            if cuts and self.cut is None:
+                continue  # the callback asks again, when it is known how it cuts
             if part == "test" and not trainer.limit_val_batches:
                 continue  # a run that looks for a setting, and is not tested
-            there = -(-len(self.splits[part]) // (self.batch_size * trainer.world_size))
+            size = self.batch_size * trainer.world_size
+            there = -(-len(self.splits[part]) // size)
+            if cuts and self.cut:
+                there = len(self.cut(self.splits[part], size).indices(size, False, self.seed))
             limit = getattr(trainer, f"limit_{part}_batches")
             taken = min(there, limit) if isinstance(limit, int) else int(there * limit)
             if limit and not taken:
@@ -80,9 +84,11 @@ class DataModule(pl.LightningDataModule):
             interval = trainer.val_check_interval
             validates = trainer.limit_val_batches and trainer.check_val_every_n_epoch
             if part == "train" and validates and isinstance(interval, int) and interval > taken:
+                on = interval <= taken * (trainer.max_epochs or 0)
                 raise ConfigError(
                     f"trainer.val_check_interval={interval} is more than the {taken} batches of an epoch",
-                    f"type trainer.val_check_interval={taken}, or trainer.check_val_every_n_epoch=null to count on",
+                    f"type trainer.val_check_interval={taken}"
+                    + (", or trainer.check_val_every_n_epoch=null to count on" if on else ""),
                 )
 
     def _loader(self, part: str, shuffle: bool) -> BatchLoader:

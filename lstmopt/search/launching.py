@@ -20,8 +20,11 @@ THREADS = "OMP_NUM_THREADS"
 
 
 def share_of_cores(n_jobs: int) -> int:
-    """Threads of each of some processes on this machine."""
-    return max(1, (psutil.cpu_count(logical=False) or 1) // n_jobs)
+    """Threads of each of some processes: they share the machine's cores, or those that this process is bound to."""
+    cores = psutil.cpu_count(logical=False) or 1
+    if hasattr(os, "sched_getaffinity"):  # where the system binds processes: taskset, a container's cpuset, SLURM
+        cores = min(cores, len(os.sched_getaffinity(0)))
+    return max(1, cores // n_jobs)
 
 
 def wait_for(folders: list[Path]) -> None:

@@ -21,6 +21,8 @@ from lstmopt.search.study import Study
 if TYPE_CHECKING:
     from lstmopt.search.sweep import Sweep
 
+BEST = "best"
+
 
 def write(study: Study, sweep: "Sweep") -> None:
     """Write and show all of it; the trials that there are so far count."""
@@ -45,7 +47,8 @@ def write(study: Study, sweep: "Sweep") -> None:
     _markdown(found, pictures, sweep)
     comparison.show(entries, best, sweep.folder)
     if best is not None:
-        print(f"once more:      python train.py {shlex.join(best['overrides'])}")
+        own = [word for folder in _own_folders(sweep) for word in ("--config-dir", str(folder))]
+        print(f"once more:      python train.py {shlex.join([*own, *best['overrides']])}")
         print(f"or as a file:   python train.py --config-dir {shlex.quote(str(sweep.folder))} experiment=best")
     print(f"look into it:   optuna-dashboard '{make_url(sweep.storage).render_as_string(hide_password=True)}'")
 
@@ -76,14 +79,14 @@ def entry(trial: FrozenTrial, sweep: "Sweep") -> dict[str, Any]:
 
 def _best_as_experiment(best: dict[str, Any], sweep: "Sweep") -> None:
     """`experiment/best.yaml`, which `--config-dir FOLDER experiment=best` takes."""
-    groups = {folder.name for folder in Path(conf_dir()).iterdir() if folder.is_dir()}
+    groups, renamed = _groups(), _own_options(sweep)
     recipe: list[str] = []
     options: list[dict[str, str]] = []
     tree = OmegaConf.create({})
     for override in OverridesParser.create().parse_overrides(best["overrides"]):
         key, value = str(override.key_or_group), override.value()
         if key == "experiment":  # which this file takes the place of
-            recipe = [str(value)]
+            recipe = [renamed if value == BEST else str(value)]
         elif key in groups:
             options.append({f"override /{key}": str(value)})
         else:
@@ -94,7 +97,32 @@ def _best_as_experiment(best: dict[str, Any], sweep: "Sweep") -> None:
         text += yaml.safe_dump({"defaults": [*recipe, *options, "_self_"]}, sort_keys=False)
     text += OmegaConf.to_yaml(tree) if len(tree) else ""
     (sweep.folder / "experiment").mkdir(exist_ok=True)
-    (sweep.folder / "experiment" / "best.yaml").write_text(text)
+    (sweep.folder / "experiment" / f"{BEST}.yaml").write_text(text)
+
+
+def _groups() -> set[str]:
+    return {folder.name for folder in Path(conf_dir()).iterdir() if folder.is_dir()}
+
+
+def _own_folders(sweep: "Sweep") -> list[Path]:
+    """What was typed behind `--config-dir`."""
+    sources = sweep.config.hydra.runtime.config_sources
+    return [Path(source.path) for source in sources if source.provider == "command-line"]
+
+
+def _own_options(sweep: "Sweep") -> str:
+    """Copy the user's own options beside `best.yaml`, as Hydra takes one `--config-dir`; an earlier `best` gets another
+    name, which this gives."""
+    renamed = BEST
+    for folder in _own_folders(sweep):
+        renamed = f"{BEST}_{folder.resolve().name}"
+        for file in (file for group in _groups() for file in folder.glob(f"{group}/**/*.yaml")):
+            name = file.relative_to(folder)
+            target = sweep.folder / (name.with_stem(renamed) if name == Path("experiment", f"{BEST}.yaml") else name)
+            if not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(file.read_bytes())
+    return renamed
 
 
 def _pictures(study: optuna.Study, sweep: "Sweep") -> list[str]:

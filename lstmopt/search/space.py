@@ -48,7 +48,7 @@ class Dimension:
         low, high, step = self.distribution.low, self.distribution.high, self.distribution.step
         if self.stepped and step is not None:
             exact = [low + number * step for number in range(round((high - low) / step) + 1)]
-            return [round(value, 12) if isinstance(value, float) else value for value in exact]
+            return [float(f"{value:.12g}") if isinstance(value, float) else value for value in exact]
         spread = np.geomspace(low, high, per_range) if self.distribution.log else np.linspace(low, high, per_range)
         if isinstance(self.distribution, IntDistribution):
             return sorted({round(value) for value in spread})
@@ -166,7 +166,7 @@ def override(key: str, value: Any) -> str:
 
 def quoted(text: str) -> str:
     """A text for Hydra's grammar, whatever stands in it: of backslashes only those before a quote are doubled."""
-    return '"' + re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + ('\\"' if found[2] else ""), text) + '"'
+    return '"' + re.sub(r'(\\*)("|\Z)', lambda found: found[1] * 2 + ('\\"' if found[2] else ""), text) + '"'
 
 
 def _dimension(key: str, written: Any) -> Dimension:

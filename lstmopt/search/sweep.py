@@ -111,9 +111,15 @@ class Sweep:
     def _pruned_by_another(self) -> list[str]:
         """A pruner sees the monitored metric after each epoch, and so gives up by it."""
         (name, direction), monitored = next(iter(self.directions.items())), self.config.monitor
-        if (name, direction) == (monitored, f"{self.config.mode}imize"):
+        wanted = f"{self.config.mode}imize"
+        if (name, direction) == (monitored, wanted) or self.search.sampler.get("oracle") == "hyperband":
             return []
-        own = "" if name in FIELDS else f"monitor={name} mode={direction.removesuffix('imize')}, or "
+        if name == monitored:
+            own = f"search.objectives=[{name}:{wanted}], or "
+        elif name in FIELDS or name.startswith("test/"):
+            own = ""
+        else:
+            own = f"monitor={name} mode={direction.removesuffix('imize')}, or "
         return [
             f"the pruner would give trials up by {monitored}, mode={self.config.mode}, and the search has another"
             f" objective, {name}:{direction}\n  type {own}search/pruner=none"

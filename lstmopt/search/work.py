@@ -67,9 +67,10 @@ def _launch(study: Study, sweep: "Sweep", launcher: Launcher, batch: list[Trial]
                 study.tell(trial, TrialState.COMPLETE, means)
             else:
                 study.tell(trial, found[-1].state, reason=found[-1].reason)
-    except BaseException:
+    except BaseException as error:
+        in_good_order = isinstance(error, Interrupted | KeyboardInterrupt | SystemExit)
         for trial in batch:
-            study.release(trial)
+            study.release(trial, lost=not in_good_order)
         raise
 
 

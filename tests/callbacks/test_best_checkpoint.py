@@ -113,6 +113,21 @@ def test_a_run_that_ends_before_its_first_validation_is_refused(options, steps, 
     assert False in seen and trainer.global_step == steps
 
 
+@pytest.mark.parametrize("make", [BestCheckpoint, EarlyStopping])
+@pytest.mark.parametrize(("interval", "epochs"), [(6, 2), (11, 3), (5, 1)])  # of 5 batches an epoch
+def test_epochs_that_end_before_the_first_validation_are_refused(interval, epochs, make, tmp_path):
+    options = {"check_val_every_n_epoch": None, "val_check_interval": interval}
+    options["enable_checkpointing"] = make is BestCheckpoint
+    if epochs > 1:
+        with pytest.raises(ConfigError) as caught:
+            fit(tmp_path, make(), module=Foreign(), epochs=epochs - 1, **options)
+        assert caught.value.hint.startswith(f"type trainer.max_epochs={epochs},")
+    seen, module = [], Foreign()
+    module.on_validation_epoch_end = lambda: seen.append(module.trainer.sanity_checking)
+    fit(tmp_path, make(), module=module, epochs=epochs, **options)
+    assert False in seen
+
+
 def test_another_metric_than_one_of_validation_is_not_asked_about(tmp_path):
     class Logging(Foreign):
         def training_step(self, batch, batch_idx):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from foreign import Foreign, fit
 
-from lstmopt.callbacks.early_stopping import EarlyStopping, stopped_early
+from lstmopt.callbacks.early_stopping import EarlyStopping, state_of, stays_stopped, stopped_by
 from lstmopt.callbacks.last_checkpoint import LastCheckpoint
 
 
@@ -40,9 +40,10 @@ INFINITE = ([float("inf")] * 9, {}, 1)
 def test_what_was_stopped_stays_stopped(losses, options, epochs, tmp_path):
     found, stopping = run(tmp_path, losses, **options)
     assert found == epochs and stopping.stopped and stopping.state_dict()["stopped"] is True
-    saved = torch.load(last(tmp_path), weights_only=True)
-    assert stopped_early(saved, stopping.patience)
-    assert stopped_early(saved, stopping.patience + 1) is (losses is not PATIENCE[0])
+    state = state_of(torch.load(last(tmp_path), weights_only=True), "val/loss", "min")
+    assert stays_stopped(state, stopping.limits)
+    patient = stopping.limits | {"patience": stopping.patience + 1}
+    assert stays_stopped(state, patient) is (losses is not PATIENCE[0])
     again, stopping = run(tmp_path, losses, last(tmp_path), **options)
     assert again == epochs and stopping.stopped
 
@@ -61,7 +62,8 @@ def test_checkpoints_of_older_releases(keys, losses, options, epochs, tmp_path):
 
 def test_a_run_that_was_not_stopped_goes_on(tmp_path):
     assert run(tmp_path, PATIENCE[0], epochs=2, patience=2)[0] == 2
-    assert not stopped_early(torch.load(last(tmp_path), weights_only=True), 2) and not stopped_early({}, 2)
+    state = state_of(torch.load(last(tmp_path), weights_only=True), "val/loss", "min")
+    assert stopped_by(state) is None and not stays_stopped(state, {"patience": 2}) and state_of({}, "a", "min") is None
     found, stopping = run(tmp_path, PATIENCE[0], last(tmp_path), patience=2)
     assert found == 3 and stopping.stopped
 
@@ -78,3 +80,24 @@ def test_more_patience_does_not_go_past_a_threshold(tmp_path):
     losses, options, epochs = THRESHOLD
     run(tmp_path, losses, **options)
     assert run(tmp_path, losses, last(tmp_path), patience=99, **options)[0] == epochs
+
+
+@pytest.mark.parametrize(
+    ("case", "other", "by"),
+    [
+        (THRESHOLD, {"stopping_threshold": None}, "stopping_threshold"),
+        (([3.0] * 9, {"divergence_threshold": 2.0}, 1), {"divergence_threshold": 9.0}, "divergence_threshold"),
+        (INFINITE, {"check_finite": False}, "check_finite"),
+    ],
+)
+def test_another_limit_goes_on(case, other, by, tmp_path):
+    losses, options, epochs = case
+    assert run(tmp_path, losses, **options)[0] == epochs
+    assert stopped_by(state_of(torch.load(last(tmp_path), weights_only=True), "val/loss", "min")) == by
+    assert run(tmp_path, losses, last(tmp_path), epochs=4, patience=9, **options | other)[0] == 4
+
+
+def test_a_metric_that_does_not_exist_is_told_after_a_resume_too(tmp_path):
+    run(tmp_path, [1.0] * 9, epochs=1)
+    with pytest.raises(RuntimeError, match="val/los"):
+        run(tmp_path, [1.0] * 9, last(tmp_path), epochs=4, monitor="val/los")

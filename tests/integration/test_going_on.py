@@ -27,8 +27,51 @@ def test_a_finished_run_is_not_the_answer_to_other_settings(program):
     for other in (["seed=7"], ["optimizer=adam"], ["seed=7", "optimizer.lr=0.5"]):
         done = program(*words, *other)
         assert done.returncode == 2 and other[0].split("=")[0] in done.stderr and "resume=none" in done.stderr
+    for noise in (["trainer.max_epochs=1"], ["trainer.max_epochs=2"]):
+        done = program(*words, "callbacks=[default,input_noise]", "callbacks.input_noise.std=5", *noise)
+        assert done.returncode == 2 and "callbacks.input_noise" in done.stderr
     again = program(*words)
     assert again.returncode == 0 and "is finished" in again.stdout and results(program) == before
+
+
+def test_a_finished_run_is_not_the_answer_to_other_data(program):
+    numbers = [f"{(7 * k) % 24 + k / 100}" for k in range(300)]
+    (program.folder / "a.csv").write_text("\n".join(["v", *numbers]) + "\n")
+    (program.folder / "b.csv").write_text("\n".join(["v", *reversed(numbers)]) + "\n")
+    words = [*SMALL[4:], "data=csv", "data.target=v", "data.input_length=8", "data.horizon=2", "trainer.max_epochs=1"]
+    assert program(*words, "data.path=a.csv").returncode == 0
+    before = results(program)
+    done = program(*words, "data.path=b.csv")
+    assert done.returncode == 2 and "the data have another content" in done.stderr, done.stderr
+    (program.folder / "c.csv").write_bytes((program.folder / "a.csv").read_bytes())
+    again = program(*words, "data.path=c.csv")  # the same data in another place
+    assert again.returncode == 0 and "is finished" in again.stdout and results(program) == before
+
+
+def test_a_checkpoint_with_nothing_left_to_train_is_refused_elsewhere(program):
+    words = [word for word in SMALL if "early_stopping" not in word and "hydra" not in word]
+    words += ["trainer.max_epochs=12", "optimizer=adam", "optimizer.lr=0.3"]
+    stop = "callbacks.early_stopping.stopping_threshold=100"
+    assert program(*words, stop, "hydra.run.dir=run").returncode == 0
+    steps = results(program)["steps"]
+    there = "resume=run/checkpoints/last.ckpt"
+    done = program(*words, stop, there, "hydra.run.dir=other")
+    assert done.returncode == 2 and "stopped early after 1 epochs" in done.stderr
+    assert "another callbacks.early_stopping.stopping_threshold" in done.stderr
+    done = program(*words, f"trainer.max_steps={steps}", there, "hydra.run.dir=other")
+    assert done.returncode == 2 and f"has made {steps} steps already" in done.stderr
+    assert not (program.folder / "other").exists()
+    on = program(
+        *words, "callbacks.early_stopping.stopping_threshold=null", "trainer.max_epochs=2", "hydra.run.dir=run"
+    )
+    assert on.returncode == 0 and results(program)["epochs"] == 2, on.stderr
+
+
+def test_no_validation_within_the_epochs_is_told_before_the_training(program):
+    words = [*SMALL, "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=null", "trainer.val_check_interval=50"]
+    done = program(*words)
+    assert done.returncode == 2 and "ends the run before val/loss is first known" in done.stderr, done.stderr
+    assert not (program.folder / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -263,3 +263,14 @@ def test_files_that_are_removed_during_a_run_are_an_error(program):
     said = (program.folder / "log.txt").read_text()
     assert "were removed during the run" in said and "Traceback" not in said, said[-2000:]
     assert not (folder / "results.json").is_file()
+
+
+def test_curves_that_were_there_stay_when_a_run_is_refused(program):
+    run = program.folder / "run"
+    run.mkdir()
+    (run / "events.out.tfevents.1.host").write_text("of another run")
+    assert program("hydra.run.dir=run", "trainer.max_epochs=null").returncode == 2
+    assert (run / "events.out.tfevents.1.host").read_text() == "of another run"
+    refused = ["trainer.max_steps=1", "callbacks.picture=null"]  # after TensorBoard's file was made
+    assert program("hydra.run.dir=other", *refused).returncode == 2
+    assert not (program.folder / "other").exists()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lstmopt.conf_dir import conf_dir
@@ -250,3 +251,17 @@ def test_the_config_is_composed_once(program, monkeypatch):
     assert count.read_text() == "."
     shipped = [file.read_text() for file in Path(conf_dir()).glob("**/*.yaml")]
     assert len(shipped) > 100 and not any(re.search(r"^ *mode: *(RUN|MULTIRUN)", text, re.M) for text in shipped)
+
+
+@pytest.mark.parametrize(
+    "words", [["optimizer=mine", "--config-dir", "my", "seed=3"], ["seed=3", "-cd", "my", "optimizer=mine"]]
+)
+def test_flags_may_stand_between_overrides(words, program):
+    (program.folder / "my" / "optimizer").mkdir(parents=True)
+    (program.folder / "my" / "optimizer" / "mine.yaml").write_text(
+        "_target_: torch.optim.SGD\n_partial_: true\nlr: 0.1\n"
+    )
+    done = program(*words, "--cfg", "job", "trainer.max_epochs=7")
+    assert done.returncode == 0, done.stderr
+    shown = OmegaConf.create(done.stdout)
+    assert (shown.optimizer._target_, shown.seed, shown.trainer.max_epochs) == ("torch.optim.SGD", 3, 7)

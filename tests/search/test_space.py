@@ -95,6 +95,11 @@ def test_hydras_words(word, expected):
         assert parsed == (json.loads(value) if str(value).startswith("[") else value)
 
 
+def test_steps_that_are_small():
+    (tiny,) = read({"optimizer.eps": {"low": 1e-14, "high": 5e-14, "step": 1e-14}}).dimensions
+    assert tiny.values(3) == pytest.approx([1e-14, 2e-14, 3e-14, 4e-14, 5e-14], rel=1e-9, abs=0)
+
+
 def test_a_step_of_one_that_is_written_is_a_step():
     (written,) = read({"model.num_layers": {"low": 1, "high": 6, "step": 1}}).dimensions
     (not_written,) = read({"model.num_layers": {"low": 1, "high": 6}}).dimensions
@@ -102,7 +107,8 @@ def test_a_step_of_one_that_is_written_is_a_step():
 
 
 @pytest.mark.parametrize(
-    "text", ["/home/Jürgen/runs", "a, b", "x=[1]{2}", 'say "so"', "back\\slash", "end\\", '\\"', "(~;&#')", ""]
+    "text",
+    ["/home/Jürgen/runs", "a, b", "x=[1]{2}", 'say "so"', "back\\slash", "end\\", '\\"', "(~;&#')", "", "end\\\n"],
 )
 def test_a_quoted_text_is_read_as_it_is(text):
     parsed = OverridesParser.create().parse_override(f"hydra.sweep.dir={quoted(text)}")
