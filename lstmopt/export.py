@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import json
+import math
 import os
 import sys
 import tempfile
@@ -25,7 +26,7 @@ def export(run_folder: Path, to: Path) -> list[Path]:
     Returns:
         `model.safetensors`, with the names of the module's state, and `model.json`: settings as they were written
         (what comes from the environment is not looked up), facts about the data, metrics, versions, and the SHA-256 of
-        the weights' file.
+        the weights' file. JSON has no number for infinity and NaN: they are the words "inf", "-inf" and "nan".
 
     Raises:
         CheckpointError: no such checkpoint, or it is damaged.
@@ -55,12 +56,21 @@ def export(run_folder: Path, to: Path) -> list[Path]:
         "steps": checkpoint["global_step"],
         "versions": run.get("versions", {}) | {"exported by lstmopt": __version__},
     }
-    text = json.dumps(facts, indent=2, allow_nan=False, default=_refuse) + "\n"
+    text = json.dumps(_worded(facts), indent=2, allow_nan=False, default=_refuse) + "\n"
     try:
         to.mkdir(parents=True, exist_ok=True)
         return [_write(to / WEIGHTS, content), _write(to / FACTS, text.encode())]
     except OSError as error:
         raise ConfigError(f"cannot write to {to}: {error.strerror}", "type --to FOLDER") from None
+
+
+def _worded(value: Any) -> Any:
+    """The same, with a word for each number that JSON lacks."""
+    if isinstance(value, dict):
+        return {key: _worded(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_worded(inner) for inner in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _refuse(value: Any) -> Any:

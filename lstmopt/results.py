@@ -101,4 +101,5 @@ def show(task: Task, result: dict[str, Any], folder: Path) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    console.print(f"results.json, picture.png and checkpoints are in {folder}", highlight=False, soft_wrap=True)
+    drawn = ", picture.png" if (folder / "picture.png").is_file() else ""
+    console.print(f"results.json{drawn} and checkpoints are in {folder}", highlight=False, soft_wrap=True)

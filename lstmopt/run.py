@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lstmopt import check, compat, drawing, results, resume, run_facts, run_folder, targets
 from lstmopt.build import Parts, build, loaded
+from lstmopt.callbacks.picture import Picture
 from lstmopt.callbacks.throughput import Throughput
 from lstmopt.checkpoint_file import read
 from lstmopt.conf_dir import shadowed
@@ -207,14 +208,16 @@ def _test(parts: Parts, output_dir: Path, result: dict[str, Any]) -> None:
 
 
 def _compare(parts: Parts, output_dir: Path, result: dict[str, Any]) -> None:
-    """Test metrics of the baselines, and the picture."""
-    from matplotlib.image import imsave
-
-    task = parts.module.task
-    scores = baselines(task, parts.datamodule)
+    """Test metrics of the baselines, and the picture, unless pictures are left out."""
+    scores = baselines(parts.module.task, parts.datamodule)
     best = next(iter(scores))
     result["baseline"] = {"name": best, **scores[best], "all": scores}
-    picture = drawing.pixels(task.picture(parts.module.predict_batch, parts.datamodule.splits["test"]))
+    if not any(isinstance(callback, Picture) for callback in parts.trainer.callbacks):  # type: ignore[attr-defined]
+        return
+    from matplotlib.image import imsave
+
+    figure = parts.module.task.picture(parts.module.predict_batch, parts.datamodule.splits["test"])
+    picture = drawing.pixels(figure)
     imsave(output_dir / "picture.png", picture)
     for logger in parts.trainer.loggers:
         if isinstance(logger, RunTensorBoard):

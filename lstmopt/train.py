@@ -17,7 +17,18 @@ from lstmopt.importing import imported
 
 UNSAFE = ("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "HYDRA_INSTANTIATE_ALLOWLIST_OVERRIDE")  # they switch protections off
 
-VALUED = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--info", "-i")
+VALUED: tuple[str, ...] = (
+    "--config-dir",
+    "-cd",
+    "--config-name",
+    "-cn",
+    "--config-path",
+    "-cp",
+    "--package",
+    "-p",
+    "--info",
+    "-i",
+)
 VALUED += ("--cfg", "-c", "--experimental-rerun")  # Hydra's flags that a value follows
 
 
@@ -67,7 +78,8 @@ def main() -> None:
 
 def _flags_first(arguments: list[str]) -> list[str]:
     """Hydra's parser takes no overrides on both sides of a flag."""
-    flags, overrides = [], []
+    flags: list[str] = []
+    overrides: list[str] = []
     rest = list(reversed(arguments))
     while rest:
         word = rest.pop()

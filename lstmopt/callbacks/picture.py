@@ -7,7 +7,11 @@ from lstmopt.module import LSTMModule
 
 
 class Picture(pl.Callback):
-    """Draw the task's picture on validation data after validation, first epoch included.
+    """Draw the task's picture on validation data after validation, first epoch included, and on test data at the end.
+
+    The last one is `picture.png` of a run; without this callback there is none.
+
+    Another module than `LSTMModule` has no task, and nothing is drawn, which is said.
 
     Args:
         every_n_epochs: epochs between two pictures.
@@ -15,6 +19,11 @@ class Picture(pl.Callback):
 
     def __init__(self, every_n_epochs: int = 5) -> None:
         self.every_n_epochs = every_n_epochs
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say where there is nothing to draw."""
+        if not isinstance(pl_module, LSTMModule) and trainer.is_global_zero:
+            print(f"picture: {type(pl_module).__name__} is no LSTMModule and has no task to draw", flush=True)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw, if it is time and TensorBoard looks on."""

@@ -5,11 +5,11 @@ import statistics
 import time
 from typing import Any, Literal
 
-import psutil
 import pytorch_lightning as pl
 import torch
 
 from lstmopt.errors import ConfigError
+from lstmopt.search.launching import share_of_cores
 
 WARM_UP = 3  # steps before the trial: kernels are made, memory is fetched
 ROUNDS, MOST_ROUNDS = 5, 15
@@ -20,9 +20,9 @@ class Threads(pl.Callback):
     """Try 1, 2, 4 ... threads in turn on the first training steps, and go on with the fastest number.
 
     A small LSTM is slower with two threads than with one. The steps of the trial are steps of the training, so that it
-    costs nothing but their slower half; where two numbers are close, it goes on for longer. Nothing is tried on a GPU,
-    nor where `OMP_NUM_THREADS` is set, as parallel sweeps do. The choice is printed and kept in checkpoints: a sum may
-    be rounded in another way by other threads.
+    costs nothing but their slower half; where two numbers are close, it goes on for longer. No number is above that of
+    the cores that this process may use. Nothing is tried on a GPU, nor where `OMP_NUM_THREADS` is set, as parallel
+    sweeps do. The choice is printed and kept in checkpoints: a sum may be rounded in another way by other threads.
 
     Args:
         count: `auto`, or the number of threads.
@@ -57,7 +57,7 @@ class Threads(pl.Callback):
         if self.chosen is not None:
             torch.set_num_threads(self.chosen)
             return
-        cores = psutil.cpu_count(logical=False) or 1
+        cores = share_of_cores(1)
         self._times = {number: [] for number in (2**k for k in range(cores.bit_length())) if number <= cores}
 
     def on_train_batch_start(

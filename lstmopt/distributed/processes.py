@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import psutil
 import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -21,6 +20,7 @@ from pytorch_lightning.strategies.launchers.subprocess_script import _Subprocess
 
 from lstmopt.distributed import together
 from lstmopt.errors import LostProcess
+from lstmopt.search.launching import share_of_cores
 
 PR_SET_PDEATHSIG = 1
 VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", "OMP_NUM_THREADS")
@@ -33,7 +33,8 @@ class Processes(_SubprocessScriptLauncher):
     Lightning starts the same command again, which under Hydra would be another run, or another sweep, in another
     folder. Here a process gets the composed config of this run on its standard input, and joins it in its folder. It
     has a session of its own, so that Ctrl-C reaches the first process alone, and it ends with that one, however it
-    ends. Every process uses its share of the cores. Without Hydra the command is Lightning's.
+    ends. Every process uses its share of the cores; a task of srun with `--cpus-per-task` has its own already. Without
+    Hydra the command is Lightning's.
 
     Attributes:
         config: of the run; None where the program is another one.
@@ -49,7 +50,8 @@ class Processes(_SubprocessScriptLauncher):
             self._before = {name: os.environ.get(name) for name in VARIABLES}
             self._threads = torch.get_num_threads()
         if "OMP_NUM_THREADS" not in os.environ:
-            threads = max(1, (psutil.cpu_count(logical=False) or 1) // self.num_processes)
+            own = os.environ.get("SLURM_CPUS_PER_TASK") if environment.creates_processes_externally else None
+            threads = min(int(own), share_of_cores(1)) if own else share_of_cores(self.num_processes)
             os.environ["OMP_NUM_THREADS"] = str(threads)
             torch.set_num_threads(threads)
         if not environment.creates_processes_externally:

@@ -2,7 +2,9 @@
 
 import copy
 import gc
+import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +14,7 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
 
-from lstmopt.data.batch import Split
+from lstmopt.data.batch import Batch, Split
 from lstmopt.data.datamodule import DataModule
 from lstmopt.loaders.resident import Resident
 from lstmopt.results import forget_peak_memory, peak_memory_mb
@@ -75,6 +77,19 @@ class _Clock(pl.Callback):
         return speeds[len(speeds) // 2]
 
 
+class _One:
+    """A loader of one batch; a list would be several loaders to Lightning."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter([self.batch])
+
+    def __len__(self) -> int:
+        return 1
+
+
 class _Longest(Resident):
     """Another loader's way, but every batch holds the longest sequences."""
 
@@ -88,7 +103,7 @@ class _Longest(Resident):
         lengths = getattr(split, "lengths", None)
         if lengths is None:
             return self.loader.batches(split, batch_size, shuffle, seed)
-        return [split.batch(lengths.argsort(descending=True)[:batch_size])]
+        return _One(split.batch(lengths.argsort(descending=True)[:batch_size]))
 
 
 class BatchSizeFinder:
@@ -96,6 +111,9 @@ class BatchSizeFinder:
 
     On a GPU a size fits if its steps run. In main memory, where too large a size would take the machine down, it is
     tried only if the memory that smaller ones took says that it needs less than 80 % of what is free.
+
+    Where the Trainer takes fractions of the parts, no size is tried with which they would be less than a batch. The
+    trials themselves take whole batches.
 
     Args:
         cfg: the composed config; it is not changed.
@@ -111,6 +129,10 @@ class BatchSizeFinder:
     def __init__(self, cfg: DictConfig, mode: Mode = "fastest") -> None:
         self.cfg, self.mode = copy.deepcopy(cfg), mode
         self.cfg.data.batch_size = 1
+        limits = {part: cfg.trainer[f"limit_{part}_batches"] for part in ("train", "val", "test")}
+        self.fractions = {part: n for part, n in limits.items() if isinstance(n, float) and 0 < n < 1}
+        if "train" in self.fractions:
+            self.cfg.trainer.limit_train_batches = None
         self.datamodule: DataModule | None = None
         self.failed: list[int] = []
         self._memory: list[tuple[int, float]] = []  # batch size, MB
@@ -121,10 +143,12 @@ class BatchSizeFinder:
         self._run(1, _Clock(1), 1)  # reads the data
         assert self.datamodule is not None
         count = len(self.datamodule.splits["train"])
+        most = [largest_size(len(self.datamodule.splits[part]), n) for part, n in self.fractions.items()]
         if self.mode == "largest":
-            size, trials = largest(lambda n: self.attempt(n, longest=True, batches=2), count)
+            size, trials = largest(lambda n: self.attempt(n, longest=True, batches=2), min([count, *most]))
         else:
-            trials = fastest(self.attempt, max(count // LEAST_BATCHES, 1))
+            ten = int(count * self.fractions.get("train", 1)) // LEAST_BATCHES
+            trials = fastest(self.attempt, max(min([ten, *most]), 1))
             size = best(trials).batch_size
         while size > 1 and self.attempt(size, longest=True, batches=VERIFIED) is None:
             size = even(int(0.9 * size))
@@ -170,6 +194,18 @@ class BatchSizeFinder:
             short_run(self.cfg, clock, batches, self.cfg.seed, datamodule)
         finally:
             datamodule.loader = loader
+
+
+def largest_size(count: int, fraction: float) -> int:
+    """The largest batch size with which a fraction of a part's batches is at least one of them; 1 where there is none.
+
+    Args:
+        count: sequences of the part.
+        fraction: between 0 and 1, without them.
+    """
+    needed = math.ceil(1 / fraction)
+    needed += int(needed * fraction) < 1  # 49 * (1 / 49) is less
+    return max((count - 1) // (needed - 1), 1)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

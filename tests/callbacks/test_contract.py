@@ -101,6 +101,7 @@ def test_a_fit_that_breaks_leaves_what_it_leaves_without_the_callback(module, cl
         pytest.skip("a base class")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("psutil.cpu_count", lambda logical: 4)  # for what tries numbers of threads
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(4)))
     options = {
         "enable_checkpointing": issubclass(cls, Checkpoint),
         "enable_progress_bar": issubclass(cls, ProgressBar),

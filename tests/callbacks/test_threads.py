@@ -27,6 +27,7 @@ class Slow(Foreign):
 def four_cores(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("psutil.cpu_count", lambda logical: 4)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)))  # two threads per core
     before = torch.get_num_threads()
     yield before
     assert torch.get_num_threads() == before
@@ -41,6 +42,13 @@ def test_the_fastest_number_is_found(fast, four_cores, tmp_path, capsys, monkeyp
     assert module.used[:trial] == [1, 2, 4] * (WARM_UP + ROUNDS)
     assert module.used[trial:] == [fast] * (30 - trial) and callback.chosen == fast
     assert f"threads: {fast} (" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("bound", "tried"), [(1, {1}), (2, {1, 2}), (3, {1, 2})])
+def test_a_process_bound_to_some_cores_tries_no_more(bound, tried, four_cores, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(bound)))
+    module, _ = fit(tmp_path, Threads(), module=Slow(4), epochs=6)
+    assert set(module.used) == tried
 
 
 def test_close_numbers_are_tried_for_longer(four_cores, tmp_path, monkeypatch):

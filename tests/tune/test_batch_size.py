@@ -1,14 +1,16 @@
 """The search for a batch size: against a machine whose memory and speed are known, and with planted errors."""
 
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
+from lstmopt.build import loaded, make
 from lstmopt.conf_dir import conf_dir
 from lstmopt.errors import ConfigError
 from lstmopt.models.lstm import LSTM
 from lstmopt.tune import batch_size_finder
-from lstmopt.tune.batch_size_finder import BatchSizeFinder, _Longest, is_out_of_memory, picture
+from lstmopt.tune.batch_size_finder import BatchSizeFinder, _Longest, is_out_of_memory, largest_size, picture
 from lstmopt.tune.batch_size_search import Trial, best, fastest, largest
 
 SMALL = ["data=mackey_glass", "data.length=600", "data.input_length=8", "data.horizon=2", "model.hidden_size=4"]
@@ -145,3 +147,39 @@ def test_the_config_stays_as_it_is():
     before = cfg.copy()
     BatchSizeFinder(cfg, "fastest").find()
     assert cfg == before
+
+
+@pytest.mark.parametrize("fraction", [0.5, 0.3, 0.1, 0.9, 1 / 3, 1 / 49])
+@pytest.mark.parametrize("count", [1, 7, 50, 500])
+def test_the_largest_size_with_which_a_fraction_is_a_batch(count, fraction):
+    """Against every size, counted as Lightning counts."""
+    whole = [size for size in range(1, count + 1) if int(-(-count // size) * fraction) >= 1]
+    assert largest_size(count, fraction) == max(whole, default=1)
+
+
+@pytest.mark.parametrize("mode", ["largest", "fastest"])
+@pytest.mark.parametrize("part", ["train", "val", "test"])
+def test_no_size_leaves_a_fraction_without_a_batch(part, mode):
+    """The run that follows asks the same Trainer's limits of the size that was found."""
+    cfg = composed("data.length=4000", f"trainer.limit_{part}_batches=0.05", f"tune.batch_size_mode={mode}")
+    cfg.data.batch_size = BatchSizeFinder(cfg, mode).find().batch_size
+    datamodule = loaded(cfg)
+    datamodule.check_limits(make(cfg.trainer))
+    if mode == "largest":  # twice the size would be too much
+        cfg.data.batch_size = 2 * cfg.data.batch_size + 1
+        with pytest.raises(ConfigError, match=f"limit_{part}_batches=0.05 is less than one"):
+            loaded(cfg).check_limits(make(cfg.trainer))
+
+
+@pytest.mark.parametrize("fraction", [None, 0.5])
+def test_sequences_of_unequal_lengths(fraction, tmp_path):
+    """One batch of the longest of all is tried; half of one would be none."""
+    rows = np.random.default_rng(0)
+    lengths = rows.integers(4, 17, 120)
+    np.savez(tmp_path / "a.npz", x=rows.random((120, 16, 2)), y=np.arange(120) % 2, lengths=lengths)
+    words = ["task=classification", "data=npz", f"data.path={tmp_path}/a.npz", "model.hidden_size=4", "loader=resident"]
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        cfg = compose("train", [*words, f"trainer.limit_train_batches={fraction or 'null'}"])
+    found = BatchSizeFinder(cfg, "largest").find()
+    there = -(-len(loaded(cfg).splits["train"]) // found.batch_size)
+    assert not found.failed and there == (2 if fraction else 1)
