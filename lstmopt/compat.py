@@ -127,11 +127,13 @@ RULES = [
         "Nesterov's momentum needs a momentum",
         "optimizer.momentum=0.9 or optimizer.nesterov=false",
     ),
+    Rule(value("optimizer.differentiable"), "no step is part of a graph here", "optimizer.differentiable=false"),
     Rule(
-        lambda cfg: fp16(cfg) and on_cpu(cfg),
-        "fp16_mixed needs a GPU",
-        "precision=bf16_mixed",
+        lambda cfg: value("optimizer.foreach")(cfg) and value("optimizer.fused")(cfg),
+        "foreach and fused are two ways of one update",
+        "optimizer.foreach=null",
     ),
+    Rule(lambda cfg: fp16(cfg) and on_cpu(cfg), "fp16_mixed needs a GPU", "precision=bf16_mixed"),
     Rule(
         lambda cfg: fp16(cfg) and clips(cfg) and value("optimizer.fused")(cfg),
         "a fused optimizer unscales fp16 gradients itself, after they are clipped",

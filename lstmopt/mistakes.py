@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -92,6 +93,10 @@ def _one(override: str, error: Exception, cfg: DictConfig) -> str:
     key, equals, value = override.lstrip("+~").partition("=")
     if not equals:
         return f"cannot read {override}\n  type KEY=VALUE, as {key}=..."
+    if isinstance(error, OverrideParseException):
+        quoted = _quoted(override.partition("=")[0], value)
+        if quoted:
+            return f"cannot read {override}\n  quote it: type {shlex.quote(quoted)}"
     groups = _groups()
     if key in groups:
         near = _nearest(value, groups[key])
@@ -107,6 +112,29 @@ def _one(override: str, error: Exception, cfg: DictConfig) -> str:
         hint = f"{parent} has {siblings}" if siblings else "see python train.py --cfg job"
         return f"there is no key {key}\n  " + (f"type {near}={value}" if near else hint)
     return f"{override}: {str(error).splitlines()[0]}\n  see python train.py --help"
+
+
+def _quoted(key: str, value: str) -> str | None:
+    """The override with its value, or the values of its list, in quotes; None if it cannot be read even so."""
+    inside = value[1:-1].split(",") if value[:1] == "[" and value[-1:] == "]" else None
+    values = [_quote(part.strip()) for part in ([value] if inside is None else inside)]
+    text = f"{key}={values[0]}" if inside is None else f"{key}=[{','.join(values)}]"
+    return text if _reads(text) else None
+
+
+def _quote(value: str) -> str:
+    if _reads(f"a={value}"):
+        return value
+    doubled = re.sub(r'(\\+)(?="|$)', r"\1\1", value)  # backslashes that would take a quote away
+    return '"' + doubled.replace('"', r"\"") + '"'
+
+
+def _reads(override: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException:
+        return False
+    return True
 
 
 def _groups() -> dict[str, list[str]]:

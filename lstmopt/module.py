@@ -44,6 +44,7 @@ class LSTMModule(pl.LightningModule):
         self.test_metrics = MetricCollection(dict(task.metrics()), compute_groups=False, prefix="test/")
         self._loss_sum = torch.zeros(())
         self._loss_count = 0
+        self._counted = -1  # the newest batch in the sum
         self._seed = torch.initial_seed()
         self._second_order: SecondOrder | None = None
         self._evaluated: tuple[Tensor, Batch] | None = None
@@ -65,12 +66,16 @@ class LSTMModule(pl.LightningModule):
         return self.task.loss(out, batch)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of one batch; an optimizer that asks for it again gets the same value."""
+        """The loss of one batch; an optimizer that asks for it again gets the same random numbers, and only the first
+        answer, that of the weights before the step, is counted and logged."""
         self._seed_step(batch_idx)
         loss = self.training_loss(batch)
         if self.trainer.world_size > 1:
             labels = self.task.labels(batch)
             loss = loss * (labels * self.trainer.world_size / max(together.total(labels), 1))
+        if batch_idx == self._counted:
+            return loss
+        self._counted = batch_idx
         self._loss_sum = self._loss_sum.to(loss.device) + loss.detach()
         self._loss_count += 1
         if self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
@@ -82,6 +87,10 @@ class LSTMModule(pl.LightningModule):
             self.log("train/loss", mean, logger=False, on_epoch=True, batch_size=1)
             self._loss_sum, self._loss_count = torch.zeros(()), 0
         return loss
+
+    def on_train_epoch_start(self) -> None:
+        """No batch of this epoch is counted."""
+        self._counted = -1
 
     def _mean(self, value: Tensor) -> Tensor:
         """Over the processes."""
@@ -156,7 +165,7 @@ class LSTMModule(pl.LightningModule):
         total = loss["sum"]
         own = total.ndim and len(total) == self.trainer.world_size
         self._loss_sum = total[self.global_rank].clone() if own else total.mean()
-        self._loss_count = loss["count"]
+        self._loss_count, self._counted = loss["count"], -1
 
     @torch.no_grad()
     def predict_batch(self, batch: Batch) -> Tensor:

@@ -29,6 +29,8 @@ BESIDE = {
     "loader": "auto",
 }
 
+PLACEHOLDERS = {"path": "FILE", "target": "COLUMN"}  # of keys that have no default
+
 MEASURED = "when this was measured (Adam at 0.001, torch's initialisation)"
 
 
@@ -103,7 +105,10 @@ def measured(group, option, results):
 def command(group, option):
     if group == "callbacks" and option not in ("default", "none"):
         return f"python train.py 'callbacks=[{option}]'"
-    return f"python train.py {'-m ' if group == 'search' else ''}{group}={option}"
+    text = (ROOT / "conf" / group / f"{option}.yaml").read_text()
+    due = re.findall(r"^(\w+): \?\?\?", text, re.M)  # keys that have no default
+    words = [f"{group}={option}", *(f"{group}.{key}={PLACEHOLDERS.get(key, key.upper())}" for key in due)]
+    return f"python train.py {'-m ' if group == 'search' else ''}{' '.join(words)}"
 
 
 def card(group, option, results):

@@ -13,6 +13,8 @@ EXAMPLES = {
     "no GPU that torch can use": ["trainer.accelerator=gpu"],
     "mixup mixes numbers": [*TEXT, "callbacks=[default,mixup]"],
     "Nesterov's momentum needs a momentum": ["optimizer=sgd", "optimizer.momentum=0"],
+    "no step is part of a graph": ["optimizer=adam", "optimizer.differentiable=true"],
+    "two ways of one update": ["optimizer=sgd", "optimizer.foreach=true", "optimizer.fused=true"],
     "fp16_mixed needs a GPU": ["precision=fp16_mixed"],
     "a higher accuracy or f1 is better": ["data=ucr", "monitor=val/accuracy"],
     "a lower value of the monitored metric is better": ["mode=max"],

@@ -57,10 +57,11 @@ def total_steps(trainer: pl.Trainer) -> int:
 
 
 def cycles_momentum(optimizer: Optimizer, trainer: pl.Trainer) -> bool:
-    """Whether there is a momentum (or a first beta) to cycle; a missing one is said, and one of 0 stays off."""
+    """Whether there is a momentum (or a first beta) to cycle; why not is said, and one of 0 stays off."""
     momenta = {group.get("momentum", group.get("betas", (0.0,))[0]) for group in optimizer.param_groups}
     named = {"momentum", "betas"} & set(optimizer.defaults)
     if not named or 0.0 in momenta:
-        trainer.print(f"momentum is not cycled: {type(optimizer).__name__} has none")
+        why = "has none" if 0.0 in momenta else "keeps several kinds, which torch's schedules cannot cycle"
+        trainer.print(f"momentum is not cycled: {type(optimizer).__name__} {why}")
         return False
     return True

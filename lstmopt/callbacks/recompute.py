@@ -27,7 +27,8 @@ class Recompute(pl.Callback):
         chunk_length: steps between two kept states; the root of the sequence's length needs the least memory.
 
     Raises:
-        ConfigError: a model reads from both ends, works channel by channel, or has dropout masks over whole sequences.
+        ConfigError: a model reads from both ends, works channel by channel, or has dropout masks over whole sequences;
+            another module has no LSTM.
 
     Reference: Chen et al. 2016, Training deep nets with sublinear memory cost; Gruslys et al. 2016.
     """
@@ -49,6 +50,8 @@ class Recompute(pl.Callback):
                 raise ConfigError("this model works on whole sequences (segments, dropout masks)", "type memory=none")
             self._replace(pl_module, "training_loss", partial(loss_in_chunks, pl_module, self.chunk_length))
         else:
+            if not lstms:
+                raise ConfigError("recompute needs an nn.LSTM, and this module has none", "leave Recompute out")
             for lstm in lstms:
                 self._replace(lstm, "forward", partial(lstm_in_chunks, lstm, lstm.forward, self.chunk_length))
 

@@ -1,4 +1,4 @@
-"""The two sets of weights of a schedule-free optimizer."""
+"""The two sets of weights of an optimizer that averages them."""
 
 from typing import Any
 
@@ -10,7 +10,8 @@ class ScheduleFree(pl.Callback):
 
     Calls the optimizer's `train()` before each training batch and its `eval()` before validation, before tests of
     the trained weights, and at the end of each epoch, so that checkpoints of an epoch hold the weights that were
-    evaluated. Optimizers without these two methods are left alone.
+    evaluated. A fit that breaks leaves the weights that are trained. lstmopt's `ASGD` has both methods too; optimizers
+    without them are left alone.
 
     Reference: Defazio et al. 2024, The road less scheduled.
     """
@@ -26,6 +27,10 @@ class ScheduleFree(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         """Save the average, also without validation."""
         _call(trainer, "eval")
+
+    def on_exception(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Leave the weights that are trained."""
+        _call(trainer, "train")
 
 
 def _call(trainer: pl.Trainer, mode: str) -> None:

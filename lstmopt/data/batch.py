@@ -55,6 +55,8 @@ class DataSpec:
         mean, std: per target, to un-scale predictions; raw = standardised * std + mean.
         unit: unit of the raw targets, for pictures.
         separator: what stands between the tokens of a text.
+        input_names: forecasting: names of the F inputs, where they are standardised.
+        input_mean, input_std: per input, of what they are standardised by; model input = (raw - mean) / std.
     """
 
     task: str
@@ -70,3 +72,6 @@ class DataSpec:
     std: list[float] = field(default_factory=list)
     unit: str = ""
     separator: str = ""
+    input_names: list[str] = field(default_factory=list)
+    input_mean: list[float] = field(default_factory=list)
+    input_std: list[float] = field(default_factory=list)

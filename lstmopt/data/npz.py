@@ -5,6 +5,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from lstmopt.data.batch import DataSpec, Split
 from lstmopt.data.datamodule import DataModule
 from lstmopt.data.sequence_parts import random_parts
 from lstmopt.data.splits import Sequences
+from lstmopt.data.step_statistics import mean_and_std
 from lstmopt.errors import DataError
 
 NAMES = ("x", "y", "lengths")
@@ -67,12 +69,12 @@ class NPZ(DataModule):
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         """Read and check the arrays."""
         arrays = self._read()
-        x, y = np.asarray(arrays["x"], np.float32), arrays["y"]
+        with np.errstate(over="ignore"):  # in padding
+            x, y = np.asarray(arrays["x"], np.float32), arrays["y"]
         x = x[..., None] if x.ndim == 2 else x
         lengths = torch.from_numpy(arrays["lengths"].astype(np.int64)) if "lengths" in arrays else None
         kept, val, test = random_parts(len(x), self.val_fraction, self.test_fraction, self.seed)
-        if min(len(kept), len(val), len(test)) == 0:
-            raise DataError(f"{self.path} holds {len(x)} sequences, too few for three parts", "give more sequences")
+        self._check_parts(len(x), len(kept), len(val), len(test))
         inputs = torch.from_numpy(x)
         if lengths is None:
             steps = inputs[kept].flatten(0, 1)
@@ -81,16 +83,36 @@ class NPZ(DataModule):
             steps = inputs[kept][valid[kept]]
             if np.issubdtype(y.dtype, np.integer) and y.shape == valid.shape:
                 y = np.where(valid, y, 0)
-        inputs = (inputs - steps.mean(dim=0)) / steps.std(dim=0).clamp(min=1e-6)
+        names = [f"x{k}" for k in range(x.shape[2])]
+        mean, std = mean_and_std(steps, names)
+        inputs = (inputs - mean) / std
         if lengths is not None:
             inputs[~valid] = 0.0
         spec, labels = self._labels(y, x.shape, kept)
+        spec = replace(spec, input_names=names, input_mean=mean.tolist(), input_std=std.tolist())
         per_step = spec.task == "tagging"
 
         def part(index: torch.Tensor) -> Sequences:
             return Sequences(inputs[index], labels[index], None if lengths is None else lengths[index], per_step)
 
         return spec, {"train": part(kept), "val": part(val), "test": part(test)}
+
+    def _check_parts(self, count: int, train: int, val: int, test: int) -> None:
+        if count < 3:
+            raise DataError(f"{self.path} holds {count} sequences, too few for three parts", "give more sequences")
+        if not train:
+            raise DataError(
+                f"data.val_fraction={self.val_fraction} and data.test_fraction={self.test_fraction} of {count} "
+                "sequences leave nothing to train on",
+                "type data.val_fraction=0.2 data.test_fraction=0.2",
+            )
+        for part, number in (("val", val), ("test", test)):
+            if not number:
+                fraction = getattr(self, f"{part}_fraction")
+                raise DataError(
+                    f"data.{part}_fraction={fraction} of {count} sequences is none, and a {part} part is needed",
+                    f"type data.{part}_fraction=0.2",
+                )
 
     def _labels(
         self, y: NDArray[np.generic], shape: tuple[int, ...], kept: torch.Tensor
@@ -107,14 +129,15 @@ class NPZ(DataModule):
             )
         values = torch.from_numpy(y.astype(np.float32))
         values = values.view(len(y), 1, -1) if y.ndim < 3 else values
-        mean, std = values[kept].mean(dim=(0, 1)), values[kept].std(dim=(0, 1)).clamp(min=1e-6)
+        names = [f"y{k}" for k in range(values.shape[2])]
+        mean, std = mean_and_std(values[kept], names)
         spec = DataSpec(
             "forecasting",
             shape[2],
             values.shape[2],
             horizon=values.shape[1],
             season=0,
-            target_names=[f"y{k}" for k in range(values.shape[2])],
+            target_names=names,
             mean=mean.tolist(),
             std=std.tolist(),
         )
@@ -172,7 +195,13 @@ class NPZ(DataModule):
             if not np.issubdtype(array.dtype, np.number):
                 raise DataError(f"{self.path}: {name} holds {array.dtype}, no numbers", "number the classes from 0 on")
             with np.errstate(over="ignore"):
-                bad = np.argwhere(~np.isfinite(array.astype(np.float32)))
+                wrong = ~np.isfinite(array.astype(np.float32))
+            ends = arrays.get("lengths")
+            if ends is not None and (ends.dtype.kind not in "iuf" or ends.shape != array.shape[:1]):
+                ends = None  # refused below
+            if name == "x" and array.ndim > 1 and ends is not None:
+                wrong[np.arange(array.shape[1]) >= ends[:, None]] = False  # padding
+            bad = np.argwhere(wrong)
             if len(bad):
                 raise DataError(f"{self.path}: {name}{bad[0].tolist()} is no finite number", "mend or remove it")
             if len(array) != len(arrays["x"]):

@@ -55,14 +55,15 @@ class TextFile(DataModule):
         tokens = list(text) if self.level == "chars" else text.split()
         test_start = len(tokens) - round(len(tokens) * self.test_fraction)
         val_start = test_start - round(len(tokens) * self.val_fraction)
-        counts = Counter(tokens[: max(val_start, 0)])
+        self._check_parts(val_start, test_start, len(tokens))
+        counts = Counter(tokens[:val_start])
         vocabulary = sorted(counts) if self.level == "chars" else [word for word, _ in counts.most_common()]
         vocabulary.append(UNKNOWN)
         number = {token: index for index, token in enumerate(vocabulary)}
         stream = torch.tensor([number.get(token, len(vocabulary) - 1) for token in tokens])
         splits: dict[str, Split] = {
-            "train": self._part("train", stream[: max(val_start, 0)]),
-            "val": self._part("val", stream[max(val_start, 0) : test_start]),
+            "train": self._part("train", stream[:val_start]),
+            "val": self._part("val", stream[val_start:test_start]),
         }
         splits["test"] = self._part("test", stream[test_start:]) if self.test_fraction else splits["val"]
         spec = DataSpec(
@@ -83,18 +84,28 @@ class TextFile(DataModule):
             raise DataError(f"{self.path} is empty", "type data.path= and the path of a text file")
         return text
 
+    def _check_parts(self, val_start: int, test_start: int, count: int) -> None:
+        if count and val_start <= 0:
+            raise DataError(
+                f"data.val_fraction={self.val_fraction} and data.test_fraction={self.test_fraction} leave nothing to "
+                "train on",
+                "type data.val_fraction=0.05 data.test_fraction=0.05",
+            )
+        if val_start == test_start and not self.val_fraction:
+            raise DataError("data.val_fraction=0 leaves nothing to validate on", "type data.val_fraction=0.05")
+
     def _part(self, name: str, stream: Tensor) -> Text:
         return stretches(stream, self.sequence_length, f"{self.path} is too short: its {name} part has")
 
 
 def read_text(path: Path) -> str:
-    """The text of a file in UTF-8.
+    """The text of a file in UTF-8, with or without a byte-order mark.
 
     Raises:
         DataError: it is something else.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not text in UTF-8: {error}", "save it as UTF-8") from None
 

@@ -9,6 +9,7 @@ from lstmopt.data.batch import DataSpec, Split
 from lstmopt.data.datamodule import DataModule
 from lstmopt.data.sequence_parts import stratified
 from lstmopt.data.splits import Sequences
+from lstmopt.data.step_statistics import mean_and_std
 from lstmopt.errors import DataError
 
 HOME = "https://www.timeseriesclassification.com"
@@ -57,7 +58,8 @@ class UCR(DataModule):
         y = torch.tensor([classes.index(label) for label in train_labels])
         kept, cut = stratified(y, self.val_fraction, self.seed)
         steps = torch.cat([train[int(index)] for index in kept])
-        mean, std = steps.mean(dim=0), steps.std(dim=0).clamp(min=1e-6)
+        names = [f"channel {k}" for k in range(steps.shape[1])]
+        mean, std = mean_and_std(steps, names)
 
         def part(series: list[Tensor], labels: Tensor) -> Sequences:
             series = [segments((one - mean) / std, self.segment_length) for one in series]
@@ -70,8 +72,17 @@ class UCR(DataModule):
             "val": part([train[int(index)] for index in cut], y[cut]),
             "test": part(test, torch.tensor([classes.index(label) for label in test_labels])),
         }
-        features = self.segment_length * train[0].shape[1]
-        return DataSpec("classification", features, len(classes), class_names=classes), splits
+        joined = self.segment_length
+        spec = DataSpec(
+            "classification",
+            joined * len(names),
+            len(classes),
+            class_names=classes,
+            input_names=names if joined == 1 else [f"{name}, step {k}" for k in range(joined) for name in names],
+            input_mean=mean.tolist() * joined,
+            input_std=std.tolist() * joined,
+        )
+        return spec, splits
 
     def _path(self, part: str) -> Path:
         folder = Path(self.root) / "ucr"

@@ -4,9 +4,10 @@ import hashlib
 import json
 import os
 import tempfile
+import warnings
 from dataclasses import asdict
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,7 +21,20 @@ if TYPE_CHECKING:
     from lstmopt.data.datamodule import DataModule
 
 KINDS: dict[str, type[Split]] = {kind.__name__: kind for kind in (Windows, Sequences, Text)}
-FORMAT = 2  # of what is written; another one is another key
+FORMAT = 3  # of what is written; another one is another key
+
+OTHER = {  # attributes of a data module that its arrays do not depend on
+    "batch_size",
+    "loader",
+    "spec",
+    "splits",
+    "cut",
+    "trainer",
+    "prepare_data_per_node",
+    "allow_zero_length_dataloader_with_multiple_devices",
+    "_log_hyperparams",
+    "_hparams_name",
+}
 
 
 class Cached(Resident):
@@ -28,14 +42,16 @@ class Cached(Resident):
 
     The file's name is the digest of what it was made from: the data option with its settings, the content of its
     files, and the version of lstmopt. It is written beside and moved into place, so that a reader never meets a part of
-    it, and of two processes that write the same one, either may be the last. Pages are read when a batch asks for
-    them, and given back where memory is short. The folder may be deleted at any time.
+    it, and of two processes that write the same one, either may be the last. Warnings about the data are kept with
+    them, and told each time. Pages are read when a batch asks for them, and given back where memory is short. The
+    folder may be deleted at any time.
 
     Args:
         folder: where the files are; None is `lstmopt` in `$XDG_CACHE_HOME` or `~/.cache`.
 
     Raises:
-        ConfigError: the data option does not say which files it reads, or the folder cannot be written to.
+        ConfigError: the data option does not say which files it reads, a setting of it is no plain number, text, list
+            or dict, or the folder cannot be written to.
     """
 
     def __init__(self, folder: str | None = None) -> None:
@@ -47,12 +63,17 @@ class Cached(Resident):
         path = self.folder / f"{key(datamodule)}.pt"
         if path.is_file():
             try:
-                return restored(torch.load(path, mmap=True, weights_only=True))
+                content = torch.load(path, mmap=True, weights_only=True)
+                found, messages = restored(content), [str(message) for message in content["messages"]]
             except (RuntimeError, EOFError, OSError, KeyError, TypeError, ValueError) as error:
                 print(f"{path} is not whole and is made again: {str(error).splitlines()[0]}")
-        spec, splits = datamodule.load()
+            else:
+                for message in messages:
+                    warnings.warn(message, stacklevel=2)
+                return found
+        spec, splits, messages = made(datamodule)
         try:
-            self._write(path, spec, splits)
+            self._write(path, stored(spec, splits) | {"messages": messages})
         except OSError as error:
             raise ConfigError(
                 f"the cache cannot be written to {self.folder}: {error.strerror}",
@@ -60,12 +81,12 @@ class Cached(Resident):
             ) from None
         return restored(torch.load(path, mmap=True, weights_only=True))
 
-    def _write(self, path: Path, spec: DataSpec, splits: dict[str, Split]) -> None:
+    def _write(self, path: Path, content: dict[str, Any]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         handle, part = tempfile.mkstemp(dir=self.folder, suffix=".part")
         os.close(handle)
         try:
-            torch.save(stored(spec, splits), part)
+            torch.save(content, part)
             os.replace(part, path)
         finally:
             Path(part).unlink(missing_ok=True)
@@ -78,7 +99,7 @@ def key(datamodule: "DataModule") -> str:
         name = type(datamodule).__name__
         raise ConfigError(f"{name} does not say which files it reads, so that no cache is safe", "type loader=resident")
     digest = hashlib.sha256()
-    settings = {name: value for name, value in vars(datamodule).items() if _plain(value) and name != "batch_size"}
+    settings = {k: plain(v, f"{type(datamodule).__name__}.{k}") for k, v in vars(datamodule).items() if k not in OTHER}
     about = [FORMAT, version("torch"), _lstmopt(), type(datamodule).__module__, type(datamodule).__qualname__, settings]
     digest.update(json.dumps(about, sort_keys=True).encode())
     for path in files:
@@ -93,10 +114,40 @@ def _lstmopt() -> str:
     return __version__
 
 
-def _plain(value: Any) -> bool:
-    if isinstance(value, list):
-        return all(map(_plain, value))
-    return value is None or isinstance(value, bool | int | float | str)
+def plain(value: Any, name: str) -> Any:
+    """A setting as JSON, in which no two are the same.
+
+    Raises:
+        ConfigError: it is none of the types that a key can be made of.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, PurePath):
+        return ["path", str(value)]
+    if isinstance(value, dict):
+        return ["dict", [[plain(k, name), plain(v, f"{name}[{k!r}]")] for k, v in value.items()]]
+    if isinstance(value, list | tuple):
+        return [
+            "tuple" if isinstance(value, tuple) else "list",
+            [plain(v, f"{name}[{k}]") for k, v in enumerate(value)],
+        ]
+    raise ConfigError(
+        f"{name} is a {type(value).__name__}, which says nothing plain, so that no cache is safe",
+        "type loader=resident, or keep numbers, text, lists and dicts alone as settings",
+    )
+
+
+def made(datamodule: "DataModule") -> tuple[DataSpec, dict[str, Split], list[str]]:
+    """From the files; and what is said about them meanwhile."""
+    said: list[warnings.WarningMessage] = []
+    try:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            spec, splits = datamodule.load()
+    finally:
+        for one in said:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+    return spec, splits, [str(one.message) for one in said if one.category is UserWarning]
 
 
 def stored(spec: DataSpec, splits: dict[str, Split]) -> dict[str, Any]:

@@ -48,12 +48,8 @@ class KerasRMSprop(Optimizer):
                 if p.grad is None:
                     continue
                 state = self.state[p]
-                if not state:
-                    state["square_avg"] = torch.zeros_like(p)
-                    if group["momentum"]:
-                        state["momentum_buffer"] = torch.zeros_like(p)
-                    if group["centered"]:
-                        state["grad_avg"] = torch.zeros_like(p)
+                used = {"square_avg": True, "momentum_buffer": group["momentum"], "grad_avg": group["centered"]}
+                state.update({k: torch.zeros_like(p) for k, needed in used.items() if needed and k not in state})
                 mean_square = state["square_avg"].mul_(rho).addcmul_(p.grad, p.grad, value=1 - rho)
                 if group["centered"]:
                     mean = state["grad_avg"].mul_(rho).add_(p.grad, alpha=1 - rho)

@@ -170,7 +170,7 @@ class KFAC(SecondOrder):
         """Add to `grad`, and look at the factors every `factor_every` steps; gradients may be accumulated."""
         runs, self._runs = self._runs, []
         loss.backward(retain_graph=bool(runs))
-        if runs:
+        if runs and bool(outputs.isfinite().all()):  # there are no labels to draw from NaN
             self._found += self._look(runs, sampled())
 
     def _look(self, runs: list[Any], sampled: Tensor) -> list[tuple[Block, Tensor, Tensor]]:
@@ -237,9 +237,8 @@ class KFAC(SecondOrder):
         """G^-1 V A^-1 for the gradient V of a block's matrix."""
         state = self.state[block.weights[0]]
         if "A" not in state:
-            raise ConfigError(
-                "kfac has seen no factors", "use optimizer.watch, forward and backward as SecondOrder says"
-            )
+            hint = "type optimizer.factor_every=1, or use optimizer.watch, forward and backward as SecondOrder says"
+            raise ConfigError("kfac has seen no factors of a layer that has a gradient", hint)
         if "A_inverse" not in state or self._due("inverse_every"):
             a, g = state["A"].double(), state["G"].double()
             pi = (a.trace() / len(a) / (g.trace() / len(g)).clamp(min=1e-30)).sqrt().clamp(1e-6, 1e6)

@@ -45,8 +45,10 @@ class Muon(pytorch_optimizer.Muon):
         groups = given if given and isinstance(given[0], dict) else [{"params": given}]
         parts = []
         for group in groups:
+            inside = group["params"]
+            inside = [inside] if isinstance(inside, Tensor) else list(inside)  # an iterator can be read once only
             for kind in (_is_hidden, _is_other_matrix, _is_vector):
-                part = {**group, "params": [p for p in group["params"] if kind(p)], "use_muon": kind is _is_hidden}
+                part = {**group, "params": [p for p in inside if kind(p)], "use_muon": kind is _is_hidden}
                 if kind is _is_vector:
                     part["weight_decay"] = 0.0
                 if part["params"]:

@@ -123,7 +123,7 @@ class TruncatedNewton(SecondOrder):
             group["cg_iterations"],
             group["cg_tolerance"],
         )
-        self._take(parameters, gradient, solution.x, solution.image - damping * solution.x, loss, again)
+        self._take(parameters, gradient, solution.x, solution.image - damping * solution.x, product, loss, again)
         return result
 
     def _take(
@@ -132,6 +132,7 @@ class TruncatedNewton(SecondOrder):
         gradient: Tensor,
         direction: Tensor,
         curved: Tensor,
+        product: Product,
         loss: Tensor,
         again: Callable[[], Tensor],
     ) -> None:
@@ -139,10 +140,11 @@ class TruncatedNewton(SecondOrder):
         before = [parameter.clone() for parameter in parameters]
         rates = {p: group["lr"] for group in self.param_groups for p in group["params"]}
         step = [rates[p] * d for p, d in zip(parameters, split(direction, parameters), strict=True)]
-        bent = [rates[p] * c for p, c in zip(parameters, split(curved, parameters), strict=True)]
+        alike = len({rates[p] for p in parameters}) == 1
+        bent = rates[parameters[0]] * curved if alike else product(flat(step))
         for parameter, move in zip(parameters, step, strict=True):
             parameter.add_(move)
-        foretold = gradient @ flat(step) + flat(step) @ flat(bent) / 2
+        foretold = gradient @ flat(step) + flat(step) @ bent / 2
         change = self._evaluate(again) - loss
         accepted = bool(change <= 0)
         if not accepted:  # also where it is not a number

@@ -17,6 +17,13 @@ Predict = Callable[[Batch], Tensor]
 Context = Any
 Metrics = dict[str, Metric] | MetricCollection
 
+# labels that decide for a task: what they are, and what they would have to be
+ARRAYS = {
+    "forecasting": ("floats, which are forecast", "floats to forecast"),
+    "classification": ("whole numbers [N], which are classes", "integers [N] for classes"),
+    "tagging": ("whole numbers [N, T], which are a class at each step", "integers [N, T] for a class at each step"),
+}
+
 
 class Task(nn.Module):
     """Everything about a task that is not the LSTM. A task option is a subclass.
@@ -43,7 +50,11 @@ class Task(nn.Module):
     def __init__(self, spec: DataSpec) -> None:
         super().__init__()
         if spec.task != self.name:
-            raise ConfigError(f"task={self.name} does not fit data made for {spec.task}", f"type task={spec.task}")
+            problem, hint = f"task={self.name} does not fit data made for {spec.task}", f"type task={spec.task}"
+            if self.name in ARRAYS and decided_by_labels(spec):
+                problem += f": y holds {ARRAYS[spec.task][0]}"
+                hint += f", or save y as {ARRAYS[self.name][1]}"
+            raise ConfigError(problem, hint)
         self.spec = spec
         self.input_size = spec.input_size
         self.head: nn.Module
@@ -115,6 +126,11 @@ class Task(nn.Module):
     def picture(self, predict: Predict, part: Split) -> "Figure":
         """What a person would want to see of the predictions on a part of the data."""
         raise NotImplementedError
+
+
+def decided_by_labels(spec: DataSpec) -> bool:
+    """Whether plain arrays may be behind it: the type and shape of their labels are all that tells the task."""
+    return spec.task in ARRAYS and not spec.class_names and not spec.input_length
 
 
 def valid_steps(batch: Batch, steps: int) -> Tensor:

@@ -6,8 +6,11 @@ import pytest
 import torch
 from built import DATA, parts, text
 from foreign import ByKeyword, Foreign, fit, sgd
+from torch import nn
 
 from lstmopt.callbacks.recompute import Recompute, loss_in_chunks, lstm_in_chunks
+from lstmopt.callbacks.tbptt import TBPTT
+from lstmopt.errors import ConfigError
 from lstmopt.models.padded_lstm import PaddedLSTM
 
 
@@ -64,3 +67,39 @@ def test_chunks_of_padded_sequences_are_the_whole(batch_first):
     whole, state = lstm(x, None, lengths)
     out, after = lstm_in_chunks(lstm, lstm.forward, 4, x, None, lengths)
     torch.testing.assert_close((out, after), (whole, state))
+
+
+class WithCells(Foreign):
+    """Its recurrence is a loop over an LSTMCell."""
+
+    def __init__(self):
+        super().__init__(sgd)
+        cell = nn.LSTMCell(1, 8)
+
+        def run(x):
+            state, outs = None, []
+            for step in x.unbind(1):
+                state = cell(step, state)
+                outs.append(state[0])
+            return torch.stack(outs, 1), state
+
+        self.cell = cell
+        del self.lstm
+        self.lstm = run
+
+
+class WithGRU(Foreign):
+    """Its recurrence is a GRU."""
+
+    def __init__(self):
+        super().__init__(sgd)
+        self.lstm = nn.GRU(1, 8, batch_first=True)
+
+
+@pytest.mark.parametrize("make", [WithCells, WithGRU])
+@pytest.mark.parametrize("callback", [Recompute, TBPTT])
+def test_a_module_without_an_lstm_is_refused(callback, make, tmp_path):
+    module, _ = fit(tmp_path, module=make())
+    assert len(module.grads) == 10  # a module that trains
+    with pytest.raises(ConfigError, match=f"{callback.__name__.lower()} needs an nn.LSTM, and this module has none"):
+        fit(tmp_path, callback(), module=make())

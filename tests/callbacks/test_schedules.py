@@ -18,6 +18,7 @@ from lstmopt.callbacks.one_cycle import OneCycle
 from lstmopt.callbacks.reduce_lr_on_plateau import ReduceLROnPlateau
 from lstmopt.callbacks.step import Step
 from lstmopt.errors import ConfigError
+from lstmopt.optim.muon import Muon
 
 
 def by_hand(make_scheduler, steps, per_epoch=False, make_optimizer=None):
@@ -126,6 +127,27 @@ def test_one_cycle_beyond_its_end_keeps_the_last_rate():
 
 def test_one_cycle_without_momentum_does_not_cycle_it(tmp_path):
     fit(tmp_path, OneCycle(), module=Foreign(lambda p: torch.optim.Adagrad(p, lr=0.01)))
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda p: Muon(p), "Muon keeps several kinds, which torch's schedules cannot cycle"),
+        (lambda p: torch.optim.Adagrad(p, lr=0.01), "Adagrad has none"),
+        (lambda p: torch.optim.SGD(p, lr=0.01), "SGD has none"),
+        (lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9), None),
+    ],
+    ids=["muon", "adagrad", "sgd", "sgd with momentum"],
+)
+@pytest.mark.parametrize("schedule", [OneCycle, lambda: Cyclic(cycle_momentum=True)], ids=["one_cycle", "cyclic"])
+def test_why_the_momentum_is_not_cycled_is_said(make, why, schedule, tmp_path, capsys):
+    module, run = fit(tmp_path, schedule(), module=Foreign(make))
+    said = [line for line in capsys.readouterr().out.splitlines() if "not cycled" in line]
+    assert said == ([f"momentum is not cycled: {why}"] if why else [])
+    if why:  # and it is as it was
+        assert {group["momentum"] for group in run.optimizers[0].param_groups if "momentum" in group} <= {0.0, 0.95}
+    else:
+        assert len(set(module.momenta)) > 2
 
 
 def test_schedule_over_an_endless_run_is_refused(tmp_path):

@@ -1,10 +1,13 @@
 """Every technique has a card, and the cards say what the option files say."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 ROOT = Path(__file__).parents[2]
 CARDS = ROOT / "docs" / "techniques"
@@ -29,6 +32,18 @@ def test_card(group, option):
     if group in TECHNIQUES:
         assert "**Cost.**" in card
         assert ("![" in card) != ("is refused" in card), "neither a figure nor a reason"
+
+
+@pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "data"])
+def test_the_command_of_a_data_set_leaves_nothing_out(option):
+    (line,) = re.findall(r"```bash\n(.*?)```", (CARDS / f"data_{option}.md").read_text(), re.S)
+    _, program, *words = shlex.split(line)
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        data = compose("train", words).data
+    assert program == "train.py" and not OmegaConf.missing_keys(data)
+    expected = {"csv": ("FILE", "COLUMN"), "npz": ("FILE", None), "text": ("FILE", None)}
+    if option in expected:
+        assert (data.path, data.get("target")) == expected[option]
 
 
 def test_readme_lists_every_technique():

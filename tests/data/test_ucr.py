@@ -65,3 +65,26 @@ def test_an_unknown_set_names_those_that_are_there(tmp_path):
     with pytest.raises(DataError) as caught:
         UCR(4, 0, str(tmp_path), "Tov", 0.2).load()
     assert "Toy" in caught.value.hint
+
+
+def test_a_channel_constant_in_training_keeps_its_scale(tmp_path):
+    write_ts(tmp_path, "Toy", [f"{k},{k + 1},{k + 3}:0.5,0.5,0.5:{'uv'[k % 2]}" for k in range(10)])
+    test = tmp_path / "ucr" / "Toy_TEST.ts"
+    test.write_text(test.read_text().replace("0.5,0.5,0.5", "0.6,0.6,0.6", 1))
+    with pytest.warns(UserWarning, match="^channel 1 is constant over the training sequences$"):
+        _, splits = UCR(4, 0, str(tmp_path), "Toy", 0.2).load()
+    x = every(splits["test"]).x[..., 1]
+    assert (
+        torch.allclose(x[0], torch.tensor(0.1)) and (x[1:] == 0).all() and (every(splits["train"]).x[..., 1] == 0).all()
+    )
+
+
+@pytest.mark.parametrize("joined", [1, 2])
+def test_the_spec_tells_how_raw_inputs_become_the_models(joined, tmp_path):
+    write_ts(tmp_path, "Toy", [f"{k},{k * k},{k + 3},1:{k},7,-{k},{2 * k}:{'uv'[k % 2]}" for k in range(10)])
+    spec, splits = UCR(4, 0, str(tmp_path), "Toy", 0.2, segment_length=joined).load()
+    raw = torch.tensor([[[k, k], [k * k, 7], [k + 3, -k], [1, 2 * k]] for k in range(10)]).reshape(10, 4 // joined, -1)
+    assert len(spec.input_names) == len(set(spec.input_names)) == spec.input_size == 2 * joined
+    assert spec.input_names[0].startswith("channel 0") and spec.input_names[-1].startswith("channel 1")
+    scaled = (raw - torch.tensor(spec.input_mean)) / torch.tensor(spec.input_std)
+    torch.testing.assert_close(every(splits["test"]).x, scaled, rtol=1e-4, atol=1e-5)

@@ -1,6 +1,12 @@
 """Mistakes of a new user: exit code 2, at most five lines, what to type instead, and nothing left behind."""
 
+import shlex
+
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from lstmopt.mistakes import explain
 
 ROWS = "".join(f"{k},{k % 7}\n" for k in range(300))
 FILES = {
@@ -58,7 +64,7 @@ MISTAKES = {
     "data=csv": ["data.path is not set", "data.target is not set"],
     "data=csv data.path=none.csv data.target=a": ["none.csv does not exist", "data.path="],
     "data=csv data.path=empty.csv data.target=a": ["empty.csv is empty"],
-    "data=csv data.path=good.csv data.target=c": ["no column c", "a, b"],
+    "data=csv data.path=good.csv data.target=c": ["no column c", "data.target=a"],
     "data=csv data.path=text.csv data.target=a": ["column b", "'x' in line 3"],
     "data=csv data.path=short.csv data.target=a": ["too short", "needs 120", "data.input_length"],
     "data=csv data.path=good.csv data.target=a data.season=0": ["data.season=0 is out of range", "[1, inf)"],
@@ -96,6 +102,36 @@ def test_all_mistakes_are_told_at_once(program):
     done = program("optimzer=adam", "data.hrizon=3", "model=lstn")
     assert done.returncode == 2
     assert all(name in done.stderr for name in ("optimizer=adam", "data.horizon=3", "model=lstm"))
+
+
+def test_a_column_that_hydra_cannot_read_is_to_be_quoted(program):
+    rows = "".join(f"{k},{k % 7}\n" for k in range(300))
+    (program.folder / "s.csv").write_text("time,Sales (EUR)\n" + rows)
+    done = program("data=csv", "data.path=s.csv", "data.target=Sales (EUR)")
+    assert done.returncode == 2 and len(done.stderr.splitlines()) <= 5
+    (typed,) = [line.partition("type ")[2] for line in done.stderr.splitlines() if "type " in line]
+    assert typed == "'data.target=\"Sales (EUR)\"'"
+    done = program("data=csv", "data.path=s.csv", *shlex.split(typed), "trainer=debug")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("value", "meant"),
+    [
+        ("Sales (EUR)", "Sales (EUR)"),
+        ("it's (a)", "it's (a)"),
+        ('5" (a)', '5" (a)'),
+        ('a\\"b (c)', 'a\\"b (c)'),
+        ("a (b)\\", "a (b)\\"),
+        ("x{", "x{"),
+        ("[Sales (EUR),b]", ["Sales (EUR)", "b"]),
+    ],
+)
+def test_what_is_told_to_be_typed_is_read_as_it_was_meant(value, meant):
+    with pytest.raises(HydraException) as caught:
+        OverridesParser.create().parse_overrides([f"data.features={value}"])
+    (word,) = shlex.split(explain(caught.value, [f"data.features={value}"]).partition("type ")[2])
+    assert OverridesParser.create().parse_override(word).value() == meant
 
 
 def test_a_bidirectional_language_model_is_refused(program):

@@ -111,6 +111,38 @@ def test_two_hundred_steps(case):
         np.testing.assert_allclose(moved, expected, atol=1e-5, rtol=0)
 
 
+SWITCHED = {
+    "momentum": (KerasRMSprop, {"momentum": 0.8}),
+    "centered": (KerasRMSprop, {"centered": True}),
+    "amsgrad": (KerasAdam, {"amsgrad": True}),
+}
+
+
+@pytest.mark.parametrize("name", SWITCHED)
+def test_what_is_switched_on_later_begins_with_an_empty_buffer(name):
+    cls, options = SWITCHED[name]
+    p = nn.Parameter(torch.tensor([1.0, -2.0]))
+    optimizer, gradients = cls([p], lr=0.1), torch.randn(6, 2, generator=torch.Generator().manual_seed(0))
+    w, m, v, more = p.detach().numpy().astype(float), 0.0, 0.0, 0.0
+    for step, gradient in enumerate(gradients):
+        if step == 3:
+            optimizer.param_groups[0].update(options)
+        p.grad, g, late = gradient.clone(), gradient.numpy().astype(float), step >= 3
+        optimizer.step()
+        if cls is KerasAdam:
+            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+            more = np.maximum(more, v) if late else more
+            rate = 0.1 * (1 - 0.999 ** (step + 1)) ** 0.5 / (1 - 0.9 ** (step + 1))
+            w = w - rate * m / (np.sqrt(more if late else v) + 1e-7)
+            continue
+        v = 0.9 * v + 0.1 * g**2
+        m = 0.9 * m + 0.1 * g if late and name == "centered" else m
+        increment = 0.1 * g / np.sqrt(v - m**2 + 1e-7)
+        more = 0.8 * more + increment if late and name == "momentum" else more
+        w = w - (more if late and name == "momentum" else increment)
+    np.testing.assert_allclose(p.detach().numpy(), w, rtol=1e-4)
+
+
 LOSSES = {
     "stands still": [1.0, *[0.9] * 18],
     "slowly better": [1.0 - 0.00004 * k for k in range(20)],

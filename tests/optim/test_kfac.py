@@ -127,3 +127,43 @@ def test_what_it_does_not_know_is_refused():
     net(torch.randn(4, 1, 2))[0].sum().backward()
     with pytest.raises(ConfigError, match="watch"):
         optimizer.step()
+
+
+def test_a_module_that_first_runs_between_two_looks_is_told_of():
+    net, late, x, y = Net(), nn.Linear(4, 4), torch.randn(6, 5, 2), torch.randint(4, (6,))
+    for every, refused in ((5, True), (1, False)):
+        optimizer = KFAC([*net.parameters(), *late.parameters()], factor_every=every)
+        optimizer.watch(nn.ModuleList([net, late]))
+        for step in range(2):
+            optimizer.zero_grad()
+            with optimizer.forward():
+                out = net(x) if step == 0 else late(net(x))
+            loss = F.cross_entropy(out, y)
+            optimizer.backward(loss, out, lambda out=out: F.cross_entropy(out, y), None)
+            if step and refused:
+                with pytest.raises(ConfigError) as told:
+                    optimizer.step()
+                assert "type optimizer.factor_every=1" in told.value.hint
+            else:
+                optimizer.step()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_predictions_that_are_no_numbers_give_gradients_and_no_labels(value):
+    """Drawing from them would break off with torch's RuntimeError; what follows is for the user of the gradients."""
+    net, x, y = Net(), torch.randn(6, 5, 2), torch.randint(4, (6,))
+    optimizer, _ = trained(net, x, y, steps=2, factor_every=1)
+    factors = optimizer.state[net.head.weight]["A"].clone()
+    optimizer.zero_grad()
+    with optimizer.forward():
+        out = net(x) * value
+    optimizer.backward(
+        F.cross_entropy(out, y),
+        out,
+        lambda: F.cross_entropy(out, torch.multinomial(out.detach().softmax(-1), 1)[:, 0]),
+        None,
+    )
+    assert all(p.grad.isnan().any() for p in net.parameters())
+    optimizer.zero_grad()  # as a callback does
+    optimizer.step()
+    assert torch.equal(optimizer.state[net.head.weight]["A"], factors)

@@ -19,6 +19,7 @@ SCHEDULES = {
     "one_cycle": ["lr_scheduler=one_cycle"],
     "reduce_on_plateau": ["lr_scheduler=reduce_on_plateau", "callbacks.lr_schedule.patience=0"],
 }
+AVERAGES = {"asgd": ["optimizer.t0=1"]}  # within these few steps
 SMALL = [
     "data=mackey_glass",
     "data.length=400",
@@ -88,7 +89,7 @@ def test_optimizers_are_found():
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_going_on_from_a_saved_state_equals_never_having_stopped(optimizer, schedule, tmp_path):
-    overrides = [f"optimizer={optimizer}", *SCHEDULES[schedule]]
+    overrides = [f"optimizer={optimizer}", *SCHEDULES[schedule], *AVERAGES.get(optimizer, [])]
     if compat.problems(composed(*overrides)):
         overrides.append("callbacks.lr_schedule.cycle_momentum=false")
     cfg = composed(*overrides)
@@ -153,6 +154,21 @@ def test_a_step_of_muon_is_orthogonal_and_one_of_the_rest_is_adamw():
         x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
     moved = (before["weight_hh_l0"] - lstm.weight_hh_l0.detach()).double()
     torch.testing.assert_close(moved / moved.norm(), x.T / x.norm(), atol=1e-5, rtol=1e-4)
+
+
+def test_muon_takes_groups_of_any_kind():
+    """Iterators, pairs with names, and single tensors, as torch's optimizers do."""
+    lstm, head, alone = nn.LSTM(3, 4), nn.Linear(4, 2), nn.Parameter(torch.ones(3))
+    named = Muon([{"params": lstm.named_parameters()}, {"params": head.named_parameters()}])
+    assert {p for group in named.param_groups for p in group["params"]} == {*lstm.parameters(), *head.parameters()}
+    optimizer = Muon([{"params": lstm.parameters()}, {"params": head.parameters(), "lr": 0.01}, {"params": alone}])
+    expected = {*lstm.parameters(), *head.parameters(), alone}
+    assert {p for group in optimizer.param_groups for p in group["params"]} == expected
+    before = {p: p.detach().clone() for p in expected}
+    for p in expected:
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    assert not any(torch.equal(p.detach(), before[p]) for p in expected)
 
 
 def test_adabound_closes_its_bounds_around_the_final_rate():

@@ -212,6 +212,20 @@ def test_damping_follows_the_ratio(cls):
 
 
 @pytest.mark.parametrize("cls", NEWTONS)
+@pytest.mark.parametrize("rates", [(1.0, 1.0), (0.3, 0.3), (1.0, 0.1)])
+def test_the_reduction_is_foretold_with_several_rates(cls, rates):
+    """Of w B w / 2, with B = [[1, 0.9], [0.9, 1]]: it is what the loss falls by, and the damping falls."""
+    net = nn.ModuleList([nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)]).double()
+    for layer, start in zip(net, (-1.0, 0.5), strict=True):
+        nn.init.constant_(layer.weight, start)
+    x = torch.linalg.cholesky(torch.tensor([[1.0, 0.9], [0.9, 1.0]]).double()).T
+    groups = [{"params": layer.parameters(), "lr": lr} for layer, lr in zip(net, rates, strict=True)]
+    optimizer = cls(groups, damping=1e-9, damping_decay=0.5, min_damping=0.0, cg_iterations=9, cg_tolerance=1e-12)
+    optimizer.step(closure_of(optimizer, lambda x: net[0](x[:, :1]) + net[1](x[:, 1:]), x, torch.zeros(2, 1).double()))
+    assert [group["damping"] for group in optimizer.param_groups] == [0.5e-9] * 2
+
+
+@pytest.mark.parametrize("cls", NEWTONS)
 def test_lr_scales_the_step(cls):
     moves = []
     for lr in (0.25, 0.5):

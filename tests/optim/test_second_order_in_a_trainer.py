@@ -7,6 +7,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
+from lstmopt.callbacks.gradient_norm import GradientNorm
+from lstmopt.errors import ConfigError
 from lstmopt.optim.kfac import KFAC
 from lstmopt.optim.natural_gradient import NaturalGradient
 from lstmopt.optim.newton_cg import NewtonCG
@@ -71,3 +73,49 @@ def test_in_a_plain_trainer(cls, accumulate, tmp_path):
     trainer.fit(module, DataLoader(data, batch_size=8))
     assert len(module.losses) == 80 and trainer.global_step == 80 / accumulate
     assert sum(module.losses[-4:]) < 0.5 * sum(module.losses[:4])
+
+
+class Broken(Foreign):
+    """Draws classes; the weights of the head are NaN in one batch."""
+
+    def training_step(self, batch, batch_idx):
+        self.y = batch[1][:, -1].argmax(-1)
+        self.batch = batch
+        with self.second_order.forward():
+            self.out = self.net(batch[0])[:, -1] * (float("nan") if len(self.losses) == 5 else 1.0)
+        loss = F.cross_entropy(self.out, self.y)
+        self.losses.append(float(loss.detach()))
+        return loss
+
+    def backward(self, loss):
+        out, y = self.out, self.y
+
+        def sampled():
+            return F.cross_entropy(out, torch.multinomial(out.detach().softmax(-1), 1)[:, 0]) * len(y) ** 0.5
+
+        self.second_order.backward(loss, out, sampled, None)
+
+
+@pytest.mark.parametrize("policy", ["skip", "rollback", "stop"])
+def test_kfac_leaves_predictions_that_are_no_numbers_to_the_guard(policy, tmp_path):
+    x = torch.randn(32, 6, 2)
+    module, guard = Broken(lambda params: KFAC(params, factor_every=1)), GradientNorm(policy)
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=3,
+        default_root_dir=tmp_path,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[guard],
+    )
+    data = DataLoader(TensorDataset(x, x.cumsum(dim=1)[..., [0, 1, 0]]), batch_size=8)
+    if policy == "stop":
+        with pytest.raises(ConfigError, match="the loss is nan"):
+            trainer.fit(module, data)
+    else:
+        trainer.fit(module, data)
+        assert (guard.skipped, guard.rollbacks) == ((1, 0) if policy == "skip" else (0, 1))
+        assert len(module.losses) == 12 and module.losses[6] == module.losses[6]
+    assert all(p.isfinite().all() for p in module.parameters())
