@@ -27,10 +27,17 @@ def explain(error: Exception, arguments: list[str]) -> str | None:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
         mark = error.problem_mark
         return f"{mark.name}, line {mark.line + 1}, is not YAML: {error.problem}\n  mend it"
-    if not isinstance(error, HydraException | OmegaConfBaseException):
+    without_name = isinstance(error, ValueError) and str(error).startswith("Config group override")  # GROUP=null
+    if not without_name and not isinstance(error, HydraException | OmegaConfBaseException):
         return None
     GlobalHydra.instance().clear()
     search_path, overrides = _split(arguments)
+    if not {"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments):
+        several = [word for word in overrides if _values(word) != [word]]
+        if several:
+            key, _, values = several[0].partition("=")
+            as_list = "" if key in _groups() else f", or {key}=[{values}] for a list"
+            return f"{several[0]} is more than one value\n  type -m for a run with each{as_list}"
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         problems = _try_each(search_path, overrides)
     return "\n".join(problems) or None
@@ -68,7 +75,7 @@ def _try_each(search_path: list[str], overrides: list[str]) -> list[str]:
         for single in _values(override):
             try:
                 compose("train", [*good, single])
-            except (HydraException, OmegaConfBaseException) as error:
+            except (HydraException, OmegaConfBaseException, ValueError) as error:
                 problems.append(_one(single, error, compose("train", good, return_hydra_config=True)))
                 break
         else:
