@@ -2,7 +2,6 @@
 
 import warnings
 from collections import Counter
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -10,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lstmopt.data.batch import DataSpec, Split
+from lstmopt.data.column_names import SHOWN, check_each_once, typed
 from lstmopt.data.datamodule import DataModule
-from lstmopt.data.series import time_split, windows
+from lstmopt.data.series import clear, time_split, windows
 from lstmopt.data.table import Table, read
+from lstmopt.data.times import UNIX, gaps, guess_season, one_by_one, spans, typical_step
 from lstmopt.errors import DataError
 
 
@@ -25,6 +26,11 @@ class CSVFile(DataModule):
     left out. `interpolate` looks at the next known row, in inputs too, so that forecasts look better than they could be
     in use. With either, windows with a filled target are trained on, and neither validated nor tested on. `drop` leaves
     rows out, and those around them become neighbours.
+
+    Where a time column shows that rows are missing, one warning says so; windows over such a gap are trained on, and
+    neither validated nor tested on. A gap is longer than 1.5 times the longest usual step: 99 % of the steps are usual,
+    and those that come again at the same time of day, so that months, weekends and nights are no gaps. Groups too short
+    for windows are left out, and said.
 
     Args:
         batch_size: windows per batch.
@@ -39,8 +45,10 @@ class CSVFile(DataModule):
         stride: rows between the starts of two training windows.
         val_fraction: part of the rows, before the test rows.
         test_fraction: part of the rows, the newest.
-        season: rows per season, for the baseline; None guesses it from the times, for most of the rows.
-        missing: what to do with empty cells: refuse them (`error`), `ffill`, `drop` or `interpolate`.
+        season: rows per season, for the baseline; None guesses it from the dates (or seconds since 1970) of most rows:
+            a day's, or a week's where steps are days, as many as most days or weeks hold.
+        missing: what to do with empty cells, and NA, NaN, null or None: refuse them (`error`), `ffill`, `drop` or
+            `interpolate`.
 
     Raises:
         DataError: the file or a column is missing or not usable; see `lstmopt.data.table`.
@@ -82,43 +90,101 @@ class CSVFile(DataModule):
         if self.val_fraction + self.test_fraction >= 1:
             raise DataError("no rows are left to train on", "type smaller data.val_fraction and data.test_fraction")
         names = self._names(table)
-        values = np.stack([table.numbers(name, self.missing, "data.features") for name in names], axis=1)
-        times = self._times(table)
-        groups = np.array(table.column(self.group_column, "data.group_column") if self.group_column else [""])
-        parts, ends, filled, first = [], [], [], 0
+        times, dates = self._times(table)
+        values = np.stack(
+            [table.numbers(n, self.missing, f"data.{'target' if n in self.targets else 'features'}") for n in names],
+            axis=1,
+        )
+        parts, ends, filled, late, first = [], [], [], [], 0
+        found: list[tuple[float, float, int]] = []  # of each gap its length, the typical step, and the row after it
         seasons: Counter[int] = Counter()
-        for group in dict.fromkeys(groups.tolist()):
-            chosen = np.broadcast_to(groups == group, len(values))
-            rows = values if chosen.all() else values[chosen]
-            at = times[chosen] if times is not None else None
-            if at is not None and not (growing := np.diff(at) > 0).all():
-                row = np.flatnonzero(chosen)[int(np.argmin(growing)) + 1]
-                raise DataError(
-                    f"{self.path}: {self.time_column} does not grow in line {table.lines[row]}",
-                    "sort the rows by time and leave no time twice, or type data.group_column=COLUMN",
-                )
-            seasons[guess_season(at) if at is not None else 1] += len(rows)
-            rows, made_up = self._fill(rows, names, f" of {group}" if group else "")
+        groups = self._groups(table)
+        for group, chosen in groups.items():
+            rows = values[chosen]
+            after_gap = np.zeros(len(rows), dtype=bool)
+            if times is not None:
+                at = times[chosen]
+                number = np.arange(len(times))[chosen]
+                self._check_order(table, number, at)
+                seasons[guess_season(at) if dates else 1] += len(rows)
+                jumps = gaps(at)
+                after_gap[jumps] = True
+                typical = typical_step(at) if len(jumps) else 0.0
+                found += [(at[k] - at[k - 1], typical, number[k]) for k in jumps]
+            rows, made_up, kept = self._fill(rows, names, f" of {group}" if group else "")
             parts.append(rows)
             filled.append(made_up)
+            late.append(np.diff(np.cumsum(after_gap)[kept], prepend=0) > 0)  # a gap stays where rows beside it go
             ends.append(time_split(first, first + len(rows), self.val_fraction, self.test_fraction))
             first += len(rows)
-        return windows(
+        if not first:
+            raise self._none_complete(values, names)
+        after = np.concatenate(late)
+        made = windows(
             parts[0] if len(parts) == 1 else np.concatenate(parts),
             names,
             self.targets,
             ends,
             self.input_length,
             self.horizon,
-            seasons.most_common(1)[0][0] if self.season is None else self.season,
+            self.season or (seasons.most_common(1)[0][0] if seasons else 1),
             self.stride,
             source=self.path,
+            groups=list(groups) if self.group_column else None,
             filled=np.concatenate(filled),
+            gaps=after,
+        )
+        if found:
+            length = self.input_length + self.horizon
+            starts = [range(begin, max(end - length + 1, begin)) for begin, _, _, end in ends]
+            free = [kept for one in starts for kept in clear(one, after, 1, length)]
+            self._say_gaps(table, found, dates, sum(map(len, starts)) - sum(map(len, free)))
+        return made
+
+    def _groups(self, table: Table) -> dict[str, NDArray[np.intp] | slice]:
+        """The rows of each series."""
+        if not self.group_column:
+            return {"": slice(None)}
+        numbers: dict[str, int] = {}
+        cells = table.column(self.group_column, "data.group_column")
+        number = np.array([numbers.setdefault(cell, len(numbers)) for cell in cells])
+        order = np.argsort(number, kind="stable")
+        return dict(zip(numbers, np.split(order, np.cumsum(np.bincount(number))[:-1]), strict=True))
+
+    def _check_order(self, table: Table, number: NDArray[np.intp], at: NDArray[np.float64]) -> None:
+        growing = np.diff(at) > 0
+        if not growing.all():
+            row = number[int(np.argmin(growing)) + 1]
+            raise DataError(
+                f"{self.path}: {self.time_column} does not grow in line {table.lines[row]}",
+                "sort the rows by time and leave no time twice, or type data.group_column=COLUMN",
+            )
+
+    def _say_gaps(self, table: Table, found: list[tuple[float, float, int]], dates: bool, windows: int) -> None:
+        """One warning, that names the longest of the gaps: its length, the typical step, and the row after it."""
+        *lengths, row = max(found, key=lambda gap: gap[0])
+        gap, typical = spans(lengths, dates)
+        more = f" (and {len(found) - 1} more gap{'s' if len(found) > 2 else ''})" if len(found) > 1 else ""
+        warnings.warn(
+            f"{self.path}: time steps are not equal: line {table.lines[row]} comes {gap} after the line before, "
+            f"typically {typical}{more}; {windows} windows span gaps, of which none validates or tests",
+            stacklevel=2,
         )
 
     def _names(self, table: Table) -> list[str]:
-        for target in self.targets:
-            table.check(target, "data.target")
+        """The columns to read as numbers, targets first, after a look at every name that was typed."""
+        if not self.targets:
+            shown = ", ".join(typed("data.target", name) for name in table.names[:SHOWN])
+            raise DataError("data.target=[] names no column to predict", f"type one of {shown}")
+        for key, names in (
+            ("data.target", self.targets),
+            ("data.time_column", [self.time_column] if self.time_column else []),
+            ("data.group_column", [self.group_column] if self.group_column else []),
+            ("data.features", self.features or []),
+        ):
+            for name in names:
+                table.check(name, key)
+            check_each_once(names, key)
         reserved = {self.time_column, self.group_column}
         if reserved & set(self.targets):
             raise DataError("data.target cannot be the time or group column", "type another data.target")
@@ -127,52 +193,48 @@ class CSVFile(DataModule):
             features = [name for name in table.names if name not in reserved]
         return self.targets + [name for name in features if name not in self.targets]
 
-    def _times(self, table: Table) -> NDArray[np.float64] | None:
-        """The time column in seconds, or as the numbers it holds."""
+    def _times(self, table: Table) -> tuple[NDArray[np.float64] | None, bool]:
+        """The time column in seconds, or as the numbers it holds; and whether these are dates."""
         if self.time_column is None:
-            return None
-        known = table.times(self.time_column, "data.time_column")
-        if known is None:
-            known = self._read_times(table, table.column(self.time_column, "data.time_column"))
+            return None, False
+        known, dates = table.times(self.time_column, "data.time_column") or self._read_times(table, self.time_column)
         none = np.flatnonzero(~np.isfinite(known))
         if len(none):
             raise DataError(
                 f"{self.path}: {self.time_column} holds no time in line {table.lines[none[0]]}",
                 "give every row its time, or leave data.time_column out where the rows are in order",
             )
-        return known
+        return known, dates or known[0] >= UNIX
 
-    def _read_times(self, table: Table, cells: list[str]) -> NDArray[np.float64]:
+    def _read_times(self, table: Table, column: str) -> tuple[NDArray[np.float64], bool]:
+        cells = table.column(column, "data.time_column")
         try:
-            return np.array(cells, dtype=np.float64)
+            return np.array(cells, dtype=np.float64), False
         except ValueError:
-            pass
-        times = []
-        for cell, line in zip(cells, table.lines, strict=True):
-            try:
-                time = datetime.fromisoformat(cell.strip())
-                times.append((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp())
-            except ValueError:
-                raise DataError(
-                    f"{self.path}: {self.time_column} holds {cell[:30]!r} in line {line}, which is no ISO date",
-                    "write times as 2024-01-31 or 2024-01-31 13:00:00",
-                ) from None
-        return np.array(times)
+            times, wrong = one_by_one(cells)
+        if wrong is not None:
+            raise DataError(
+                f"{self.path}: {column} holds {cells[wrong][:30]!r} in line {table.lines[wrong]}, which is no ISO date",
+                "write times as 2024-01-31 or 2024-01-31 13:00:00",
+            )
+        return times, True
 
     def _fill(
         self, rows: NDArray[np.float64], names: list[str], group: str
-    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """A group's rows without empty cells, and which of them have a target that was filled."""
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_] | slice]:
+        """A group's rows without empty cells, which of them have a target that was filled, and which rows they are."""
         known = np.isfinite(rows)
-        if self.missing == "drop":
-            rows = rows if known.all() else rows[known.all(axis=1)]
-            return rows, np.zeros(len(rows), dtype=bool)
         if known.all():
-            return rows, np.zeros(len(rows), dtype=bool)
+            return rows, np.zeros(len(rows), dtype=bool), slice(None)
+        if self.missing == "drop":
+            kept: NDArray[np.bool_] = np.asarray(known.all(axis=1))
+            return rows[kept], np.zeros(int(kept.sum()), dtype=bool), kept
         empty = np.flatnonzero(~known.any(axis=0))
         if len(empty):
             problem = f"{self.path}: column {names[empty[0]]}{group} has no number at all"
-            raise DataError(problem, "leave it out of data.features")
+            raise DataError(
+                problem, self._without(names, int(empty[0])) + (f", or leave the rows{group} out" if group else "")
+            )
         begin = known.argmax(axis=0)  # of each column
         start = int(begin.max()) if self.missing == "ffill" else 0
         if start:
@@ -186,19 +248,17 @@ class CSVFile(DataModule):
                 rows[:, column] = np.interp(steps, at, rows[at, column])
             else:
                 rows[:, column] = rows[at[np.searchsorted(at, steps, side="right") - 1], column]
-        return rows, np.logical_not(known[:, : len(self.targets)].all(axis=1))
+        return rows, np.logical_not(known[:, : len(self.targets)].all(axis=1)), slice(start, None)
 
+    def _none_complete(self, values: NDArray[np.float64], names: list[str]) -> DataError:
+        counts = np.isfinite(values).sum(axis=0)
+        column = int(counts.argmin())
+        why = f"has {counts[column]} numbers in {len(values)} rows" if counts[column] else "is empty"
+        problem = f"{self.path}: no row is complete: column {names[column]} {why}"
+        return DataError(problem, self._without(names, column) + (", or data.missing=ffill" if counts[column] else ""))
 
-def guess_season(times: NDArray[np.float64]) -> int:
-    """Rows per season of times in seconds: those of a day for steps below one (hourly 24, every 15 minutes 96), daily
-    7, weekly 52, monthly 12, otherwise, and below a minute, 1."""
-    if len(times) < 2:
-        return 1
-    step = float(np.median(np.diff(times)))
-    day = 86400.0
-    if 60 <= step < day and abs(day / step - round(day / step)) < 0.01:
-        return round(day / step)
-    for length, season in ((day, 7), (7 * day, 52), (30.4 * day, 12)):
-        if abs(step - length) < 0.05 * length:
-            return season
-    return 1
+    def _without(self, names: list[str], column: int) -> str:
+        """What to type to do without a column."""
+        if column < len(self.targets):
+            return "type another data.target"
+        return f"type {typed('data.features', *[name for name in names[len(self.targets) :] if name != names[column]])}"

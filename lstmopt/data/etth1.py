@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from lstmopt.data.batch import DataSpec, Split
+from lstmopt.data.column_names import check_each_once
 from lstmopt.data.datamodule import DataModule
 from lstmopt.data.download import fetch
 from lstmopt.data.series import windows
@@ -45,7 +46,8 @@ class ETTh1(DataModule):
         table = read(str(self.files()[0]))
         names = [name for name in table.names if name != "date"]
         for name in self.target or []:
-            table.column(name, "data.target")
+            table.check(name, "data.target")
+        check_each_once(self.target or [], "data.target")
         rows = np.stack([table.numbers(name, "error", "data.target") for name in names], axis=1)
         ends = [[0, 12 * MONTH, 16 * MONTH, 20 * MONTH]]
         return windows(rows, names, self.target or names, ends, self.input_length, self.horizon, season=24)

@@ -11,6 +11,7 @@ from lstmopt.data.splits import Windows
 from lstmopt.errors import DataError
 
 PARTS = ("train", "val", "test")
+USES = {"train": "train", "val": "validate", "test": "test"}
 
 
 def standardise(
@@ -45,13 +46,15 @@ def windows(
     season: int,
     stride: int = 1,
     unit: str = "",
-    source: str = "the series",
+    source: str | None = None,
+    groups: list[str] | None = None,
     filled: NDArray[np.bool_] | None = None,
+    gaps: NDArray[np.bool_] | None = None,
 ) -> tuple[DataSpec, dict[str, Split]]:
     """Windows over the three parts of one or more groups of rows.
 
     A window belongs to the part that holds all its targets; its input may begin in the part before. The scaler is
-    fitted on the training rows of all groups alone.
+    fitted on the training rows alone, of all groups that have a training window. Groups too short for windows are said.
 
     Args:
         rows: `[N, F]` in raw units, group after group, in order of time.
@@ -60,40 +63,44 @@ def windows(
         ends: for each group its first row and the end rows of train, val and test.
         season: steps per season, for the baseline.
         stride: rows between the starts of two training windows; val and test use every row.
+        source: the file, where its parts can be chosen by `val_fraction` and `test_fraction`.
+        groups: their names, where there are several.
         filled: `[N]`, rows with a target that was not measured; windows that would predict one neither validate nor
             test.
+        gaps: `[N]`, rows that do not follow the row before; windows over one neither validate nor test.
 
     Raises:
-        DataError: a part is too short for one window, or every window would predict what was filled.
+        DataError: a part is too short for one window, or none is left that predicts what was measured, without a gap.
     """
+    length, name = input_length + horizon, source or "the series"
+    ranges = _ranges(ends, input_length, horizon, stride, name, source is not None)
+    if groups:
+        _say_left_out(name, groups, ends, ranges, length)
     train = np.zeros(len(rows), dtype=bool)
-    for first, train_end, _, _ in ends:
-        train[first:train_end] = True
+    for group, starts in zip(ends, ranges["train"], strict=True):
+        train[group[0] : group[1]] = len(starts) > 0
     scaled, mean, std = standardise(rows, train, names)
     series = torch.from_numpy(scaled)
     index = [names.index(target) for target in targets]
-    splits: dict[str, Split] = {}
-    for number, part in enumerate(PARTS):
-        ranges = []
-        for group in ends:
-            low = group[0] if number == 0 else max(group[0], group[number] - input_length)
-            high = group[number + 1] - input_length - horizon + 1
-            ranges.append(range(low, max(high, low), stride if part == "train" else 1))
-        if not any(map(len, ranges)):
-            longest = max(group[number + 1] - (group[0] if number == 0 else group[number]) for group in ends)
-            needed = input_length + horizon if number == 0 else horizon
-            raise DataError(
-                f"{source} is too short: its {part} part has {longest} rows and a window needs {needed}",
-                "type smaller data.input_length and data.horizon, or give more rows",
-            )
-        if number and filled is not None and filled.any():
-            ranges = [kept for starts in ranges for kept in measured(starts, filled, input_length, horizon)]
-            if not ranges:
+    for part in PARTS[1:]:
+        if filled is not None and filled.any():
+            ranges[part] = [kept for starts in ranges[part] for kept in clear(starts, filled, input_length, length)]
+            if not ranges[part]:
                 raise DataError(
-                    f"{source}: every window of its {part} part would be scored on targets that were filled",
+                    f"{name}: every window of its {part} part would be scored on targets that were filled",
                     "type a smaller data.horizon, or data.missing=drop",
                 )
-        splits[part] = Windows(series, [numbers for numbers in ranges if numbers], input_length, horizon, index)
+        if gaps is not None and gaps.any():
+            ranges[part] = [kept for starts in ranges[part] for kept in clear(starts, gaps, 1, length)]
+            if not ranges[part]:
+                raise DataError(
+                    f"{name}: every window of its {part} part that could be scored spans a gap in time",
+                    "type smaller data.input_length and data.horizon, or give the rows that are missing",
+                )
+    splits: dict[str, Split] = {
+        part: Windows(series, [starts for starts in ranges[part] if starts], input_length, horizon, index)
+        for part in PARTS
+    }
     spec = DataSpec(
         task="forecasting",
         input_size=len(names),
@@ -106,17 +113,70 @@ def windows(
         mean=mean[index].tolist(),
         std=std[index].tolist(),
         unit=unit,
+        input_names=names,
+        input_mean=mean.tolist(),
+        input_std=std.tolist(),
     )
     return spec, splits
 
 
-def measured(starts: range, filled: NDArray[np.bool_], input_length: int, horizon: int) -> list[range]:
-    """The windows of `starts` (a step of 1) none of whose targets was filled, as ranges."""
-    before = np.concatenate(([0], np.cumsum(filled)))
-    first = np.arange(starts.start, starts.stop) + input_length
-    whole = np.concatenate(([False], before[first + horizon] == before[first], [False]))
-    edges = starts.start + np.flatnonzero(whole[1:] != whole[:-1])
-    return [range(int(low), int(high)) for low, high in edges.reshape(-1, 2)]
+def _ranges(
+    ends: list[list[int]], input_length: int, horizon: int, stride: int, source: str, fractions: bool
+) -> dict[str, list[range]]:
+    """For each part where the windows of each group begin.
+
+    Raises:
+        DataError: there is none.
+    """
+    ranges: dict[str, list[range]] = {}
+    for number, part in enumerate(PARTS):
+        ranges[part] = []
+        for group in ends:
+            low = group[0] if number == 0 else max(group[0], group[number] - input_length)
+            high = group[number + 1] - input_length - horizon + 1
+            ranges[part].append(range(low, max(high, low), stride if part == "train" else 1))
+        if not any(map(len, ranges[part])):
+            longest = max(group[number + 1] - (group[0] if number == 0 else group[number]) for group in ends)
+            needed = input_length + horizon if number == 0 else horizon
+            hint = "type smaller data.input_length and data.horizon, or give more rows"
+            if number:
+                larger = f", or a larger data.{part}_fraction" if fractions else ""
+                hint = f"type a smaller data.horizon{larger}"
+            raise DataError(
+                f"{source} is too short: its {part} part has {longest} rows and a window needs {needed}", hint
+            )
+    return ranges
+
+
+def _say_left_out(
+    source: str, groups: list[str], ends: list[list[int]], ranges: dict[str, list[range]], length: int
+) -> None:
+    """One warning of the groups that have no window in some part, or in any."""
+    short: dict[tuple[str, ...], list[str]] = {}
+    for number, (name, group) in enumerate(zip(groups, ends, strict=True)):
+        without = tuple(part for part in PARTS if not ranges[part][number])
+        if without:
+            short.setdefault(without, []).append(f"{name} ({group[-1] - group[0]} rows)")
+    said = []
+    for without, names in sorted(short.items(), key=lambda item: -len(item[0])):
+        what = (
+            "left out" if without == PARTS else f"without a window to {' and '.join(USES[part] for part in without)} on"
+        )
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        said.append(f"{', '.join(names[:3])}{more} {what}")
+    if said:
+        warnings.warn(f"{source}: groups too short for windows of {length} rows: {'; '.join(said)}", stacklevel=3)
+
+
+def clear(starts: range, marked: NDArray[np.bool_], low: int, high: int) -> list[range]:
+    """The windows of `starts` none of whose rows `low` to `high` (without it) is marked, as ranges."""
+    if not starts:
+        return []
+    before = np.concatenate(([0], np.cumsum(marked[starts[0] : starts[-1] + high])))
+    first = np.arange(0, starts[-1] - starts[0] + 1, starts.step)
+    whole = np.concatenate(([False], before[first + high] == before[first + low], [False]))
+    edges = np.flatnonzero(whole[1:] != whole[:-1])
+    return [starts[begin:end] for begin, end in edges.reshape(-1, 2).tolist()]
 
 
 def time_split(first: int, end: int, val_fraction: float, test_fraction: float) -> list[int]:

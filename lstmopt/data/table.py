@@ -1,7 +1,6 @@
 """Reading a CSV file into checked columns of numbers; every refusal names file, column and line."""
 
 import csv
-import difflib
 import io
 import re
 from pathlib import Path
@@ -10,11 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lstmopt.data import column_names, times
 from lstmopt.errors import DataError
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 PACKED = {".gz", ".bz2", ".xz", ".lzma"}  # what numpy would unpack
 TEXT = 40  # bytes of a cell of text in a file that is read as a whole
+EMPTY = {"", "na", "n/a", "nan", "null", "none"}  # cells without a number, in letters of any size
+EMPTY_CELLS = re.compile(rb"(?i)(?:(?<=[,\n])|^)(?:na|n/a|null|none)?(?=[,\n]|$)")
+DATE = re.compile(r"\s*(\d{4}-\d\d?|\d{1,4}([-/.])\d{1,2}\2\d{1,4})(?!\d|[.,])")
 
 
 class Table:
@@ -25,7 +28,8 @@ class Table:
         names: of the columns, in order.
         numeric: columns as float64, in which no cell was empty, text, or written in a way of its own.
         texts: columns as text, or as bytes of ASCII.
-        lines: row k stands in line `lines[k]` of the file; None where the file has to be read cell by cell to say.
+        lines: row k stands in line `lines[k]` of the file; a list where it was read cell by cell, None where it has to
+            be to say.
     """
 
     def __init__(
@@ -34,19 +38,19 @@ class Table:
         names: list[str],
         numeric: dict[str, NDArray[np.float64]],
         texts: dict[str, list[str] | NDArray[np.bytes_]],
-        lines: list[int] | None,
+        lines: list[int] | range | None,
     ) -> None:
         self.path, self.names, self._numeric, self._texts, self._lines = path, names, numeric, texts, lines
         self._cells: Table | None = None
 
     @property
-    def lines(self) -> list[int]:
+    def lines(self) -> list[int] | range:
         """The line of the file in which each row stands."""
         return self.cells().lines if self._lines is None else self._lines
 
     def cells(self) -> "Table":
         """The same file as text, cell by cell: what takes time, and knows everything."""
-        if self._lines is not None:
+        if isinstance(self._lines, list):
             return self
         if self._cells is None:
             self._cells = _read_cells(self.path)
@@ -70,13 +74,10 @@ class Table:
         Raises:
             DataError: it is not.
         """
-        if name not in self.names:
-            near = difflib.get_close_matches(name, self.names, n=1)
-            hint = f"type {key}={near[0]}" if near else f"type {key}= and one of {', '.join(self.names)}"
-            raise DataError(f"{self.path} has no column {name}", hint)
+        column_names.check(self.path, self.names, name, key)
 
     def numbers(self, name: str, missing: str, key: str) -> NDArray[np.float64]:
-        """A column as numbers, NaN where a cell is empty (and `missing` is not `error`).
+        """A column as numbers, NaN where a cell is empty, or says so (and `missing` is not `error`).
 
         Raises:
             DataError: a cell is text, infinite, too large for float32, or empty.
@@ -86,29 +87,23 @@ class Table:
             values = self._numeric[name]
             if _small(values) and (missing != "error" or not np.isnan(values).any()):
                 return values
-        return self.cells()._numbers(name, missing)
+        return self.cells()._numbers(name, missing, key)
 
-    def times(self, name: str, key: str) -> NDArray[np.float64] | None:
-        """A column of numbers or ISO dates as numbers (dates in seconds, UTC); None where cells are neither.
+    def times(self, name: str, key: str) -> tuple[NDArray[np.float64], bool] | None:
+        """A column of numbers or ISO dates as numbers (dates in seconds, UTC), and whether it holds dates; None where
+        the cells are neither, or have to be read one by one.
 
         Raises:
             DataError: there is no such column.
         """
         self.check(name, key)
         if name in self._numeric:
-            return self._numeric[name]
+            return self._numeric[name], False
         cells = self._texts.get(name)
-        if cells is None or isinstance(cells, list):
-            return None
-        first = cells.view(np.uint8).reshape(len(cells), -1)[:, 0]
-        if not ((first >= ord("0")) & (first <= ord("9"))).all():
-            return None  # numpy would take `now` and `NaT` for dates
-        try:
-            return cells.astype("datetime64[us]").astype(np.float64) / 1e6
-        except ValueError:
-            return None
+        known = None if cells is None or isinstance(cells, list) else times.at_once(cells)
+        return None if known is None else (known, True)
 
-    def _numbers(self, name: str, missing: str) -> NDArray[np.float64]:
+    def _numbers(self, name: str, missing: str, key: str) -> NDArray[np.float64]:
         cells = self._texts[name]
         assert isinstance(cells, list)
         try:
@@ -116,13 +111,13 @@ class Table:
                 raise ValueError
             values = np.array(cells, dtype=np.float64)
         except ValueError:
-            values = np.array([self._number(name, row, cell) for row, cell in enumerate(cells)])
+            values = np.array([self._number(name, key, row, cell) for row, cell in enumerate(cells)])
         with np.errstate(invalid="ignore"):
             beyond = np.flatnonzero(np.abs(values) > FLOAT32_MAX)
         if len(beyond):
             raise DataError(
                 f"{self.path}: column {name} holds {cells[beyond[0]]} in line {self.lines[beyond[0]]}, beyond float32",
-                "mend these rows, or leave the column out of data.features",
+                f"mend these rows, or {_instead(key)}",
             )
         empty = np.flatnonzero(np.isnan(values))
         if len(empty) and missing == "error":
@@ -132,16 +127,21 @@ class Table:
             )
         return values
 
-    def _number(self, name: str, row: int, cell: str) -> float:
+    def _number(self, name: str, key: str, row: int, cell: str) -> float:
         try:
             if "_" in cell:
                 raise ValueError
-            return float(cell) if cell.strip() else float("nan")
+            return float("nan") if cell.strip().lower() in EMPTY else float(cell)
         except ValueError:
-            hint = "write numbers with a point" if cell.replace(",", ".").replace(".", "").isdigit() else "mend it"
+            if DATE.match(cell):
+                hint = f"type {column_names.typed('data.time_column', name)}"
+            elif cell.replace(",", ".").replace(".", "").isdigit():
+                hint = "write numbers with a point"
+            else:
+                hint = f"mend it, type {column_names.typed('data.group_column', name)} if it tells series apart"
             raise DataError(
                 f"{self.path}: column {name} holds the text {cell[:30]!r} in line {self.lines[row]}",
-                f"{hint}, or name the columns to use: data.features=[a,b]",
+                f"{hint}, or {_instead(key)}",
             ) from None
 
 
@@ -181,13 +181,16 @@ def _read_whole(path: str) -> Table | None:
     _check_header(path, header)
     if not content.isascii() and not content[start:].isascii():
         return None
+    blank = content.find(b"\n\n", start - 1) >= 0
     del content
-    kinds = [np.float64 if not cell or _is_number(cell) else f"S{TEXT}" for cell in cells]
+    kinds = [np.float64 if cell.lower() in EMPTY or _is_number(cell) else f"S{TEXT}" for cell in cells]
     try:
         found, empty = _parse(str(Path(path).absolute()), kinds, 1), False  # a path is read in chunks
     except (ValueError, UnicodeError):
+        if blank:
+            return None
         rows = Path(path).read_bytes().replace(b"\r\n", b"\n").replace(b"\r", b"\n").partition(b"\n")[2]
-        rows = re.sub(rb"(?:(?<=[,\n])|^)(?=[,\n]|$)", b"nan", rows.removesuffix(b"\n"))
+        rows = re.sub(EMPTY_CELLS, b"nan", rows.removesuffix(b"\n"))
         try:
             found, empty = _parse(io.BytesIO(rows), kinds, 0), True
         except (ValueError, UnicodeError):
@@ -201,9 +204,9 @@ def _read_whole(path: str) -> Table | None:
             numeric[name] = column
         elif np.char.str_len(column).max() == TEXT:
             return None  # it may have been longer
-        elif not empty and np.char.str_len(column).all():
+        elif np.char.str_len(column).all() and not (empty and (column == b"nan").any()):
             texts[name] = column
-    return Table(path, header, numeric, texts, None)
+    return Table(path, header, numeric, texts, None if blank else range(2, 2 + len(found)))
 
 
 def _parse(source: str | io.BytesIO, kinds: list[Any], skip: int) -> NDArray[Any]:
@@ -265,6 +268,11 @@ def _check_header(path: str, header: list[str]) -> None:
         raise DataError(f"{path}: column {header.index('') + 1} has no name", "give each column a name")
 
 
+def _instead(key: str) -> str:
+    """What to do without the column that `key` asked for."""
+    return "type another data.target" if key == "data.target" else "name the columns to use: 'data.features=[a,b]'"
+
+
 def _is_number(cell: str) -> bool:
     try:
         float(cell)
@@ -273,7 +281,7 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _places(lines: list[int], rows: NDArray[np.intp]) -> str:
+def _places(lines: list[int] | range, rows: NDArray[np.intp]) -> str:
     shown = ", ".join(str(lines[row]) for row in rows[:3])
     more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""
     return f"line{'s' if len(rows) > 1 else ''} {shown}{more}"

@@ -1,5 +1,6 @@
 """Forecasting: the next H steps of C series, or any regression on sequences."""
 
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
@@ -137,17 +138,31 @@ class Forecasting(Task):
         return values * self.std + self.mean
 
     def baselines(self, train: Split) -> dict[str, Predict]:
-        """Seasonal naive, with and without drift; the training mean where inputs are not the targets' past."""
+        """The last season repeated, with and without drift; the training mean where inputs are not the targets' past.
+
+        Without a season, or where the input does not hold one (plus a step for drift), it is the last value that is
+        repeated: `naive` and `naive_drift`, no `seasonal_naive`.
+        """
         if not self.spec.target_index:
             mean = all_samples(train, len(train)).y.mean(dim=0)
             return {"mean": lambda batch: mean.to(batch.y.device).expand_as(batch.y)}
 
-        def naive(drift: bool) -> Predict:
-            return lambda batch: _seasonal_naive(
-                batch.x[..., self.spec.target_index], self.spec.season, self.spec.horizon, drift
+        season, length = self.spec.season, self.spec.input_length
+        if season > length:
+            warnings.warn(
+                f"a season of {season} rows is longer than data.input_length={length}: the baseline repeats the last "
+                f"value; type data.input_length={season}",
+                stacklevel=2,
             )
 
-        return {"seasonal_naive": naive(False), "seasonal_naive_drift": naive(True)}
+        def naive(drift: bool) -> tuple[str, Predict]:
+            whole = 1 < season <= length - drift
+            name = f"{'seasonal_' if whole else ''}naive{'_drift' if drift else ''}"
+            return name, lambda batch: _seasonal_naive(
+                batch.x[..., self.spec.target_index], season if whole else 1, self.spec.horizon, drift
+            )
+
+        return dict((naive(False), naive(True)))
 
     def picture(self, predict: Predict, part: Split) -> "Figure":
         """Three windows: what the model saw, its forecast, the truth."""
@@ -178,12 +193,10 @@ class Forecasting(Task):
 def _seasonal_naive(past: Tensor, season: int, horizon: int, drift: bool) -> Tensor:
     """The last season repeated, `[B, T, C]` to `[B, H, C]`; drift adds the last season's change per season.
 
-    Where the window is shorter than a season (plus one step for drift) the season is one step, and the drift
-    the window's mean change per step (Hyndman & Athanasopoulos, Forecasting: Principles and Practice, 5.2).
+    Where the season is one step, the drift is the window's mean change per step (Hyndman & Athanasopoulos, Forecasting:
+    Principles and Practice, 5.2).
     """
     length = past.shape[1]
-    if season > length - drift:
-        season = 1
     ahead = torch.arange(horizon, device=past.device)
     out = past[:, length - season + ahead % season]
     if drift and length > 1:

@@ -1,6 +1,7 @@
 """Losses, metrics and baselines of the five tasks, against formulas written out in numpy."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -82,13 +83,37 @@ def test_seasonal_naive_with_and_without_drift():
 
 
 def test_naive_where_the_window_is_shorter_than_a_season():
-    task = forecasting(season=24, horizon=3)
+    """It is named for what it is, and one warning says so."""
+    task = forecasting(season=24, horizon=3, input_length=3)
     x = torch.tensor([[[0.0, 1.0], [0.0, 2.0], [0.0, 4.0]]])
-    plain, drift = (
-        p(Batch(x, torch.zeros(1, 3, 1))) for p in task.baselines(Windows(x[0], [range(1)], 3, 0, [1])).values()
-    )
+    with pytest.warns(UserWarning) as said:
+        found = task.baselines(Windows(x[0], [range(1)], 3, 0, [1]))
+    text = "a season of 24 rows is longer than data.input_length=3: the baseline repeats the last value; "
+    assert [str(one.message) for one in said] == [text + "type data.input_length=24"]
+    assert list(found) == ["naive", "naive_drift"]
+    plain, drift = (predict(Batch(x, torch.zeros(1, 3, 1))) for predict in found.values())
     assert plain.flatten().tolist() == [4.0, 4.0, 4.0]
     assert drift.flatten().tolist() == [5.5, 7.0, 8.5]
+
+
+@pytest.mark.parametrize(
+    ("season", "names"),
+    [
+        (1, ["naive", "naive_drift"]),
+        (4, ["seasonal_naive", "seasonal_naive_drift"]),
+        (7, ["seasonal_naive", "seasonal_naive_drift"]),
+        (8, ["seasonal_naive", "naive_drift"]),  # a change per season needs a row before it
+    ],
+)
+def test_a_baseline_is_called_seasonal_where_it_repeats_a_season(season, names):
+    task, series = forecasting(season=season, horizon=6), torch.randn(14, 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = task.baselines(Windows(series, [range(1)], 8, 6, [1]))
+    assert list(found) == names
+    repeated = [float(series[8 - season + h % season, 1]) for h in range(6)]
+    out = next(iter(found.values()))(Batch(series[None, :8], series[None, 8:, 1:]))
+    assert out[0, :, 0].tolist() == pytest.approx(repeated)
 
 
 @pytest.mark.parametrize("window_norm", ["last", "scale", "none"])
