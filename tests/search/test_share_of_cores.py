@@ -1,12 +1,14 @@
 """Threads per process, on machines whose cores, and whose binding of processes to them, are known."""
 
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from lstmopt.distributed.processes import Processes
+from lstmopt.search import launching
 from lstmopt.search.launching import share_of_cores
 
 
@@ -14,6 +16,7 @@ from lstmopt.search.launching import share_of_cores
 def machine(monkeypatch):
     """Of sixteen cores with two threads each; `machine(numbers)` binds the process to some of the 32."""
     monkeypatch.setattr("psutil.cpu_count", lambda logical: 16)
+    monkeypatch.setattr(launching, "QUOTA", Path("/nowhere"))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
     before = torch.get_num_threads()
@@ -30,6 +33,18 @@ def test_jobs_share_what_the_process_is_bound_to(bound, jobs, threads, machine):
 def test_a_system_that_binds_no_processes(machine, monkeypatch):
     monkeypatch.delattr("os.sched_getaffinity")
     assert share_of_cores(4) == 4
+
+
+@pytest.mark.parametrize(
+    ("limit", "jobs", "threads"),
+    [("200000 100000", 1, 2), ("350000 100000", 1, 3), ("50000 100000", 1, 1), ("max 100000", 4, 4), ("", 4, 4)],
+)
+def test_a_container_may_use_so_much(limit, jobs, threads, machine, tmp_path, monkeypatch):
+    """As `docker run --cpus=2` and Kubernetes write it; the binding says nothing of it."""
+    machine(32)
+    (tmp_path / "cpu.max").write_text(limit)
+    monkeypatch.setattr(launching, "QUOTA", tmp_path / "cpu.max")
+    assert share_of_cores(jobs) == threads
 
 
 def launched(monkeypatch, outside):
