@@ -32,9 +32,8 @@ def build(cfg: DictConfig, output_dir: str, datamodule: DataModule | None = None
         DataError: the data are missing or not usable.
         ConfigError: the monitored metric does not exist, or an option refuses its arguments.
     """
+    datamodule = datamodule or loaded(cfg)
     pl.seed_everything(cfg.seed, verbose=False)
-    if datamodule is None:
-        datamodule = loaded(cfg)
     task = make(cfg.task)(spec=datamodule.spec)
     metrics = [f"{part}/{name}" for part in ("val", "test") for name in task.metrics()] + ["train/loss"]
     if cfg.monitor not in metrics:
@@ -62,6 +61,7 @@ def loaded(cfg: DictConfig) -> DataModule:
     Raises:
         DataError: they are missing or not usable.
     """
+    pl.seed_everything(cfg.seed, verbose=False)  # for data of the user's own that draw from the common generators
     datamodule: DataModule = make(cfg.data)
     datamodule.loader = make(cfg.loader)
     datamodule.setup()

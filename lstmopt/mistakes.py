@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lstmopt.conf_dir import conf_dir
+from lstmopt.quoting import quoted
 
 
 def explain(error: Exception, arguments: list[str]) -> str | None:
@@ -101,9 +102,9 @@ def _one(override: str, error: Exception, cfg: DictConfig) -> str:
     if not equals:
         return f"cannot read {override}\n  type KEY=VALUE, as {key}=..."
     if isinstance(error, OverrideParseException):
-        quoted = _quoted(override.partition("=")[0], value)
-        if quoted:
-            return f"cannot read {override}\n  quote it: type {shlex.quote(quoted)}"
+        readable = _quoted(override.partition("=")[0], value)
+        if readable:
+            return f"cannot read {override}\n  quote it: type {shlex.quote(readable)}"
     groups = _groups()
     if key in groups:
         near = _nearest(value, groups[key])
@@ -124,16 +125,10 @@ def _one(override: str, error: Exception, cfg: DictConfig) -> str:
 def _quoted(key: str, value: str) -> str | None:
     """The override with its value, or the values of its list, in quotes; None if it cannot be read even so."""
     inside = value[1:-1].split(",") if value[:1] == "[" and value[-1:] == "]" else None
-    values = [_quote(part.strip()) for part in ([value] if inside is None else inside)]
+    parts = [part.strip() for part in ([value] if inside is None else inside)]
+    values = [part if _reads(f"a={part}") else quoted(part) for part in parts]
     text = f"{key}={values[0]}" if inside is None else f"{key}=[{','.join(values)}]"
     return text if _reads(text) else None
-
-
-def _quote(value: str) -> str:
-    if _reads(f"a={value}"):
-        return value
-    doubled = re.sub(r'(\\+)(?="|$)', r"\1\1", value)  # backslashes that would take a quote away
-    return '"' + doubled.replace('"', r"\"") + '"'
 
 
 def _reads(override: str) -> bool:

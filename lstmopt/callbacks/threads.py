@@ -8,8 +8,8 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 import torch
 
+from lstmopt.cores import share_of_cores
 from lstmopt.errors import ConfigError
-from lstmopt.search.launching import share_of_cores
 
 WARM_UP = 3  # steps before the trial: kernels are made, memory is fetched
 ROUNDS, MOST_ROUNDS = 5, 15

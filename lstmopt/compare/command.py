@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from lstmopt import train
-from lstmopt.search.space import quoted
+from lstmopt.quoting import quoted
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ import re
 import shlex
 
 from lstmopt.errors import DataError
+from lstmopt.quoting import quoted
 
 SHOWN = 8  # names of columns in a message
 LISTS = {"data.features"}  # keys that hold lists alone
@@ -12,7 +13,7 @@ LISTS = {"data.features"}  # keys that hold lists alone
 
 def typed(key: str, *names: str) -> str:
     """A setting as one word of a shell: `data.target=load`, `'data.target="Sales (EUR)"'`, `'data.features=[a,b]'`."""
-    words = [name if _plain(name) else '"' + re.sub(r'(\\*)("|\Z)', _doubled, name) + '"' for name in names]
+    words = [name if _plain(name) else quoted(name) for name in names]
     value = ",".join(words)
     return shlex.quote(f"{key}=[{value}]" if key in LISTS or len(names) != 1 else f"{key}={value}")
 
@@ -47,8 +48,3 @@ def check_each_once(names: list[str], key: str) -> None:
 def _plain(name: str) -> bool:
     words = {"null", "true", "false", "nan", "inf"}
     return bool(re.fullmatch(r"[A-Za-z_][\w.+/-]*", name, re.ASCII)) and name.lower() not in words
-
-
-def _doubled(found: re.Match[str]) -> str:
-    """Of backslashes only those before a quote, in Hydra's grammar."""
-    return found[1] * 2 + ('\\"' if found[2] else "")

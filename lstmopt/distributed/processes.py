@@ -18,9 +18,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
+from lstmopt.cores import share_of_cores
 from lstmopt.distributed import together
 from lstmopt.errors import LostProcess
-from lstmopt.search.launching import share_of_cores
 
 PR_SET_PDEATHSIG = 1
 VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", "OMP_NUM_THREADS")

@@ -14,6 +14,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import Trial
 
 from lstmopt.errors import ConfigError
+from lstmopt.quoting import quoted
 
 SHAPES = "a list of choices, or {low: ..., high: ..., log: true}, or {low: ..., high: ..., step: ...}"
 WORDS = {"low", "high", "log", "step", "choices", "when"}
@@ -162,11 +163,6 @@ def override(key: str, value: Any) -> str:
     if isinstance(value, str) and not re.fullmatch(r"[\w.+/:-]+|\[.*\]|\{.*\}", value, re.ASCII):
         return f"{key}={quoted(value)}"
     return f"{key}={value:.6g}" if isinstance(value, float) else f"{key}={value}"
-
-
-def quoted(text: str) -> str:
-    """A text for Hydra's grammar, whatever stands in it: of backslashes only those before a quote are doubled."""
-    return '"' + re.sub(r'(\\*)("|\Z)', lambda found: found[1] * 2 + ('\\"' if found[2] else ""), text) + '"'
 
 
 def _dimension(key: str, written: Any) -> Dimension:

@@ -22,6 +22,7 @@ from lstmopt.build import make
 from lstmopt.errors import ConfigError
 from lstmopt.launched import BASIC
 from lstmopt.mistakes import explain
+from lstmopt.quoting import quoted
 from lstmopt.search import report, space
 from lstmopt.search.objectives import FIELDS, directions, saved_steps
 from lstmopt.search.progress import Progress
@@ -219,10 +220,10 @@ class Sweep:
 
     def overrides(self, trial_number: int, values: dict[str, Any]) -> list[list[str]]:
         """What each job of a trial is started with: one, or one for each seed."""
-        common = [*self.fixed, *self.words(values), f"search.study={space.quoted(self.search.study)}"]
-        common.append(f"hydra.sweep.dir={space.quoted(str(self.folder))}")
+        common = [*self.fixed, *self.words(values), f"search.study={quoted(self.search.study)}"]
+        common.append(f"hydra.sweep.dir={quoted(str(self.folder))}")
         if not self.search.storage:
-            common.append(f"search.storage={space.quoted(self.storage)}")
+            common.append(f"search.storage={quoted(self.storage)}")
         found = []
         for k in range(self.search.seeds_per_trial):
             words = [*common, f"hydra.sweep.subdir={self.run_folder(trial_number, k).relative_to(self.folder)}"]

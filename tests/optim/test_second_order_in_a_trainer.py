@@ -54,22 +54,23 @@ class Foreign(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
 
+def plain_trainer(folder, **options):
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    return pl.Trainer(accelerator="cpu", default_root_dir=folder, **quiet, **options)
+
+
 @pytest.mark.parametrize(("cls", "accumulate"), [(NaturalGradient, 1), (NewtonCG, 1), (KFAC, 1), (KFAC, 2)])
 def test_in_a_plain_trainer(cls, accumulate, tmp_path):
     torch.manual_seed(1)
     x = torch.randn(32, 6, 2)
     data = TensorDataset(x, x.cumsum(dim=1)[..., [0, 1, 0]] * 0.3)
     module = Foreign(cls)
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_epochs=20,
-        default_root_dir=tmp_path,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        accumulate_grad_batches=accumulate,
-    )
+    trainer = plain_trainer(tmp_path, max_epochs=20, accumulate_grad_batches=accumulate)
     trainer.fit(module, DataLoader(data, batch_size=8))
     assert len(module.losses) == 80 and trainer.global_step == 80 / accumulate
     assert sum(module.losses[-4:]) < 0.5 * sum(module.losses[:4])
@@ -100,16 +101,7 @@ class Broken(Foreign):
 def test_kfac_leaves_predictions_that_are_no_numbers_to_the_guard(policy, tmp_path):
     x = torch.randn(32, 6, 2)
     module, guard = Broken(lambda params: KFAC(params, factor_every=1)), GradientNorm(policy)
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_epochs=3,
-        default_root_dir=tmp_path,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[guard],
-    )
+    trainer = plain_trainer(tmp_path, max_epochs=3, callbacks=[guard])
     data = DataLoader(TensorDataset(x, x.cumsum(dim=1)[..., [0, 1, 0]]), batch_size=8)
     if policy == "stop":
         with pytest.raises(ConfigError, match="the loss is nan"):

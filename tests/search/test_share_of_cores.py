@@ -7,20 +7,20 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from lstmopt import cores
+from lstmopt.cores import share_of_cores
 from lstmopt.distributed.processes import Processes
-from lstmopt.search import launching
-from lstmopt.search.launching import share_of_cores
 
 
 @pytest.fixture
 def machine(monkeypatch):
     """Of sixteen cores with two threads each; `machine(numbers)` binds the process to some of the 32."""
     monkeypatch.setattr("psutil.cpu_count", lambda logical: 16)
-    monkeypatch.setattr(launching, "QUOTA", Path("/nowhere"))
+    monkeypatch.setattr(cores, "QUOTA", Path("/nowhere"))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
     before = torch.get_num_threads()
-    yield lambda cores: monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(cores)))
+    yield lambda number: monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(number)))
     torch.set_num_threads(before)
 
 
@@ -43,7 +43,7 @@ def test_a_container_may_use_so_much(limit, jobs, threads, machine, tmp_path, mo
     """As `docker run --cpus=2` and Kubernetes write it; the binding says nothing of it."""
     machine(32)
     (tmp_path / "cpu.max").write_text(limit)
-    monkeypatch.setattr(launching, "QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(cores, "QUOTA", tmp_path / "cpu.max")
     assert share_of_cores(jobs) == threads
 
 

@@ -12,8 +12,9 @@ from omegaconf import OmegaConf
 
 from lstmopt.conf_dir import conf_dir
 from lstmopt.errors import ConfigError
+from lstmopt.quoting import quoted
 from lstmopt.search.grid_sampler import GridSampler
-from lstmopt.search.space import override, quoted, read, typed
+from lstmopt.search.space import override, read, typed
 
 WRITTEN = {
     "optimizer.momentum": {"low": 0.5, "high": 0.9, "step": 0.2, "when": {"optimizer": "sgd"}},
