@@ -35,9 +35,7 @@ def build(cfg: DictConfig, output_dir: str, datamodule: DataModule | None = None
     datamodule = datamodule or loaded(cfg)
     pl.seed_everything(cfg.seed, verbose=False)
     task = make(cfg.task)(spec=datamodule.spec)
-    metrics = [f"{part}/{name}" for part in ("val", "test") for name in task.metrics()] + ["train/loss"]
-    if cfg.monitor not in metrics:
-        raise ConfigError(f"monitor={cfg.monitor} is not a metric", f"type one of {', '.join(metrics)}")
+    _check_monitors(cfg, [f"val/{name}" for name in task.metrics()] + ["train/loss"])
     model = make(cfg.model)(input_size=task.input_size)
     module = LSTMModule(task, model, make(cfg.optimizer))
     task.start_at_prior(datamodule.splits["train"])
@@ -53,6 +51,17 @@ def build(cfg: DictConfig, output_dir: str, datamodule: DataModule | None = None
         plugins=[CheckpointFile()],
     )
     return Parts(datamodule, module, trainer)
+
+
+def _check_monitors(cfg: DictConfig, metrics: list[str]) -> None:
+    """Look at what is monitored, also by callbacks of this project."""
+    monitors = {"monitor": cfg.monitor}
+    for name, callback in (cfg.get("callbacks") or {}).items():
+        if callback and "monitor" in callback and callback._target_.startswith("lstmopt."):
+            monitors[f"callbacks.{name}.monitor"] = callback.monitor
+    for key, monitor in monitors.items():
+        if monitor not in metrics:
+            raise ConfigError(f"{key}={monitor} is not a metric", f"type {key}= and one of {', '.join(metrics)}")
 
 
 def loaded(cfg: DictConfig) -> DataModule:

@@ -85,6 +85,7 @@ RANGES = {
     "log_every_n_steps": "[1, inf)",
     "accumulate_grad_batches": "[1, inf)",
     "check_val_every_n_epoch": "[1, inf)",
+    "val_check_interval": "(0, inf)",
     "every_n_epochs": "[1, inf)",
     "every_n_steps": "[1, inf)",
     "every_n_seconds": "(0, inf)",

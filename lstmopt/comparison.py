@@ -1,6 +1,6 @@
 """The table over all runs of a multirun, and `sweep.json`. Imported at every start: nothing heavy here."""
 
-import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,7 @@ def report() -> None:
     if not trials:
         _remove_unused(_sweep_dir)
         return
-    done = [trial for trial in trials if trial["status"] == "completed"]
-    best = (max if trials[0]["mode"] == "max" else min)(done, key=lambda trial: trial["value"], default=None)
+    best = next((trial for trial in ranked(trials) if trial["status"] == "completed"), None)
     from lstmopt.results import write
 
     write(_sweep_dir, {"trials": trials, "best": best}, "sweep.json")
@@ -51,9 +50,13 @@ def collect(folder: Path) -> list[dict[str, Any]]:
     """One entry for each job folder with a `results.json`, in the order of the jobs."""
     from omegaconf import OmegaConf
 
+    from lstmopt.results import read
+
     trials: list[dict[str, Any]] = []
     for path in folder.glob("*/results.json"):
-        result = json.loads(path.read_text())
+        result = read(path.parent)
+        if result is None:
+            continue
         config = OmegaConf.load(path.parent / ".hydra" / "config.yaml")
         trials.append(
             {
@@ -71,6 +74,17 @@ def collect(folder: Path) -> list[dict[str, Any]]:
     return sorted(trials, key=lambda trial: trial["number"])
 
 
+def ranked(trials: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The best first, and those without a value last."""
+    sign = -1 if trials[0]["mode"] == "max" else 1
+
+    def place(trial: dict[str, Any]) -> tuple[bool, float]:
+        value = math.nan if trial["value"] is None else sign * trial["value"]
+        return (False, value) if math.isfinite(value) else (True, 0.0)
+
+    return sorted(trials, key=place)
+
+
 def show(trials: list[dict[str, Any]], best: dict[str, Any] | None, folder: Path) -> None:
     """Print the runs, the best first.
 
@@ -80,18 +94,19 @@ def show(trials: list[dict[str, Any]], best: dict[str, Any] | None, folder: Path
         folder: of the multirun.
     """
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=f"{len(trials)} runs")
-    tests = [name for name in trials[0]["metrics"] if name.startswith("test/") and not name.endswith("_raw")]
+    names = dict.fromkeys(name for trial in trials for name in trial["metrics"])
+    tests = [name for name in names if name.startswith("test/") and not name.endswith("_raw")]
     for column in ("run", "overrides", "status", trials[0]["monitor"], *tests, "seconds"):
         table.add_column(column, justify="left" if column in ("overrides", "status") else "right", overflow="fold")
-    ranked = sorted(trials, key=lambda t: t["value"] if t["value"] is not None else float("inf"))
-    for trial in reversed(ranked) if trials[0]["mode"] == "max" else ranked:
+    for trial in ranked(trials):
         row = [trial["value"], *(trial["metrics"].get(name) for name in tests)]
         table.add_row(
             f"{trial['number']}{' *' if trial is best else ''}",
-            " ".join(trial["overrides"]),
+            escape(" ".join(trial["overrides"])),
             trial["status"],
             *("" if value is None else f"{value:.4g}" for value in row),
             f"{trial['train_seconds']:.1f}",
@@ -99,5 +114,6 @@ def show(trials: list[dict[str, Any]], best: dict[str, Any] | None, folder: Path
     console = Console(width=None if sys.stdout.isatty() else 140)
     console.print(table)
     if best is not None:
-        console.print(f"best: {' '.join(best['overrides'])}", highlight=False, soft_wrap=True)
-    console.print(f"sweep.json is in {folder}; compare with: tensorboard --logdir {folder}", soft_wrap=True)
+        console.print(f"best: {' '.join(best['overrides'])}", highlight=False, soft_wrap=True, markup=False)
+    where = f"sweep.json is in {folder}; compare with: tensorboard --logdir {folder}"
+    console.print(where, soft_wrap=True, markup=False)

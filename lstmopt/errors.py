@@ -40,19 +40,20 @@ class Pruned(Exception):
 
 
 class Interrupted(Exception):
-    """A signal asked the run to stop, after `last.ckpt` was saved.
+    """A signal asked the run to stop, after `last.ckpt` was saved where that is kept.
 
     Args:
         signum: the signal's number; the exit code is 128 + signum.
+        hint: how it goes on.
     """
 
-    def __init__(self, signum: int) -> None:
+    def __init__(self, signum: int, hint: str = "hydra.run.dir=FOLDER of this run goes on from here") -> None:
         super().__init__(f"stopped by signal {signum}")
         self.signum = signum
-        self.hint = "hydra.run.dir=FOLDER of this run goes on from here"
+        self.hint = hint
 
-    def __reduce__(self) -> tuple[type["Interrupted"], tuple[int]]:
-        return type(self), (self.signum,)
+    def __reduce__(self) -> tuple[type["Interrupted"], tuple[int, str]]:
+        return type(self), (self.signum, self.hint)
 
 
 class LostProcess(RuntimeError):

@@ -3,7 +3,6 @@
 import argparse
 import hashlib
 import json
-import math
 import os
 import sys
 import tempfile
@@ -20,7 +19,7 @@ def export(run_folder: Path, to: Path) -> list[Path]:
     """Write the weights of a run's best epoch, and what they are.
 
     Args:
-        run_folder: of a run, holding `checkpoints/best.ckpt`.
+        run_folder: of a run; its `results.json` says where `best.ckpt` lies, `checkpoints/` if there is none yet.
         to: a folder; what has the same names there is replaced.
 
     Returns:
@@ -29,16 +28,20 @@ def export(run_folder: Path, to: Path) -> list[Path]:
         the weights' file. JSON has no number for infinity and NaN: they are the words "inf", "-inf" and "nan".
 
     Raises:
-        CheckpointError: no such checkpoint, or it is damaged.
+        CheckpointError: no such checkpoint, or it is damaged, or the run kept none.
         ConfigError: safetensors is not installed, or the folder cannot be written to.
     """
     try:
         from safetensors.torch import save
     except ImportError:
         raise ConfigError("exporting needs safetensors", "type pip install 'lstmopt[export]'") from None
+    from lstmopt import results
     from lstmopt.checkpoint_file import read
 
-    path = run_folder / "checkpoints" / "best.ckpt"
+    result = results.read(run_folder) or {"checkpoint": "checkpoints/best.ckpt"}
+    if result["checkpoint"] is None:
+        raise CheckpointError(f"the run in {run_folder} kept no best.ckpt", "type callbacks=default when it is trained")
+    path = run_folder / result["checkpoint"]
     if not path.is_file():
         raise CheckpointError(f"there is no {path}", "type lstmopt-export and the folder of a run")
     checkpoint = read(path)
@@ -56,21 +59,12 @@ def export(run_folder: Path, to: Path) -> list[Path]:
         "steps": checkpoint["global_step"],
         "versions": run.get("versions", {}) | {"exported by lstmopt": __version__},
     }
-    text = json.dumps(_worded(facts), indent=2, allow_nan=False, default=_refuse) + "\n"
+    text = json.dumps(results.worded(facts), indent=2, allow_nan=False, default=_refuse) + "\n"
     try:
         to.mkdir(parents=True, exist_ok=True)
         return [_write(to / WEIGHTS, content), _write(to / FACTS, text.encode())]
     except OSError as error:
         raise ConfigError(f"cannot write to {to}: {error.strerror}", "type --to FOLDER") from None
-
-
-def _worded(value: Any) -> Any:
-    """The same, with a word for each number that JSON lacks."""
-    if isinstance(value, dict):
-        return {key: _worded(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_worded(inner) for inner in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _refuse(value: Any) -> Any:

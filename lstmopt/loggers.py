@@ -1,9 +1,12 @@
 """Curves that lie in the run folder itself; where they cannot be written, the run goes on without them."""
 
+import csv
 import os
 import sys
+import warnings
 from argparse import Namespace
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from lightning_fabric.loggers.logger import _DummyExperiment, rank_zero_experiment
@@ -73,6 +76,16 @@ class RunTensorBoard(TensorBoardLogger):
         self.experiment.close()  # the thread that writes would live as long as the process
 
 
+def _rows(path: Path, before: int) -> list[dict[str, Any]]:
+    """The rows of a `metrics.csv` before this step; one that was cut off as it was written is left out."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", errors="replace") as file:
+        whole = [line for line in file if line.endswith("\n")]
+    rows = [{name: value for name, value in row.items() if name and value} for row in csv.DictReader(whole)]
+    return [row for row in rows if row.get("step", "").isdigit() and int(row["step"]) < before]
+
+
 class RunCSV(CSVLogger):
     """`metrics.csv` in `save_dir`. Where it cannot be written, one warning is all.
 
@@ -82,6 +95,7 @@ class RunCSV(CSVLogger):
         version: folder in that.
         prefix: of the metrics' names.
         flush_logs_every_n_steps: rows kept in memory.
+        purge_step: keep the rows that an interrupted run logged before this step; None keeps none.
     """
 
     def __init__(
@@ -91,17 +105,27 @@ class RunCSV(CSVLogger):
         version: str = "",
         prefix: str = "",
         flush_logs_every_n_steps: int = 100,
+        purge_step: int | None = None,
     ) -> None:
         super().__init__(save_dir, name, version, prefix, flush_logs_every_n_steps)
-        self.guard = Guard(self.log_dir)
+        self.guard, self.purge_step = Guard(self.log_dir), purge_step
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
         """Lightning's writer of the file, or nobody where its folder cannot be made."""
         if self._experiment is None:
-            self.guard(lambda: super(RunCSV, self).experiment)
+            self.guard(self._go_on)
         return self._experiment or _DummyExperiment()
+
+    def _go_on(self) -> None:
+        """Lightning's writer removes the file: write the rows that stay anew."""
+        rows = _rows(Path(self.log_dir, "metrics.csv"), self.purge_step or 0)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Experiment logs directory")  # says that all is lost
+            writer = super().experiment
+        writer.metrics = rows
+        writer.save()
 
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
         """Add a row."""

@@ -78,7 +78,8 @@ class LSTMModule(pl.LightningModule):
         self._counted = batch_idx
         self._loss_sum = self._loss_sum.to(loss.device) + loss.detach()
         self._loss_count += 1
-        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        first = batch_idx % self.trainer.accumulate_grad_batches == 0  # of those that a step adds up
+        if first and self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             value = float(self._mean(loss.detach()))
             for logger in self.trainer.loggers:
                 logger.log_metrics({"train/loss": value}, step=self.trainer.global_step)

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import os
 import platform
 import resource
@@ -22,7 +23,7 @@ def write(folder: Path, result: dict[str, Any], name: str = "results.json") -> N
     handle, part = tempfile.mkstemp(dir=folder, suffix=".part")
     try:
         with os.fdopen(handle, "w") as file:
-            json.dump(result, file, indent=2)
+            json.dump(worded(result), file, indent=2, allow_nan=False)
             file.write("\n")
         os.chmod(part, 0o644)
         os.replace(part, folder / name)
@@ -31,12 +32,38 @@ def write(folder: Path, result: dict[str, Any], name: str = "results.json") -> N
         raise
 
 
+def read(folder: Path) -> dict[str, Any] | None:
+    """What a run folder's `results.json` says; None where there is none, or a damaged one."""
+    try:
+        found: dict[str, Any] = _numbers(json.loads((folder / "results.json").read_text()))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    return found
+
+
+def worded(value: Any) -> Any:
+    """The same, with a word for each number that JSON lacks: "inf", "-inf" and "nan"."""
+    if isinstance(value, dict):
+        return {key: worded(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [worded(inner) for inner in value]
+    return str(float(value)) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _numbers(value: Any) -> Any:
+    """What `worded` was given."""
+    if isinstance(value, dict):
+        return {key: _numbers(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_numbers(inner) for inner in value]
+    return float(value) if value in ("inf", "-inf", "nan") else value
+
+
 def finished(folder: Path, max_epochs: int = 0, max_steps: int = -1) -> dict[str, Any] | None:
     """The result of a run that was completed in this folder and has no epochs, or no steps, left to train."""
-    path = folder / "results.json"
-    if not path.is_file():
+    result = read(folder)
+    if result is None:
         return None
-    result: dict[str, Any] = json.loads(path.read_text())
     ended = result["epochs"] >= max_epochs or 0 <= max_steps <= result["steps"]
     return result if result["status"] == "completed" and ended else None
 
@@ -102,4 +129,4 @@ def show(task: Task, result: dict[str, Any], folder: Path) -> None:
         soft_wrap=True,
     )
     drawn = ", picture.png" if (folder / "picture.png").is_file() else ""
-    console.print(f"results.json{drawn} and checkpoints are in {folder}", highlight=False, soft_wrap=True)
+    console.print(f"results.json{drawn} and checkpoints are in {folder}", highlight=False, soft_wrap=True, markup=False)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
@@ -12,16 +13,21 @@ from lstmopt.checkpoint_file import damage
 from lstmopt.errors import CheckpointError
 
 
-def find(path: str, output_dir: Path) -> str | None:
-    """The checkpoint to go on from: `auto` is the newest good one of the run folder if there is one, `none` is none.
+def folder_of(cfg: DictConfig, output_dir: Path) -> Path:
+    """Where a run keeps what it goes on from."""
+    return Path(OmegaConf.select(cfg, "callbacks.last_checkpoint.dirpath") or output_dir / "checkpoints")
+
+
+def find(path: str, folder: Path) -> str | None:
+    """The checkpoint to go on from: `auto` is the newest good one of the folder if there is one, `none` is none.
 
     Raises:
-        CheckpointError: a named file does not exist or is damaged, or all of the run folder's are.
+        CheckpointError: a named file does not exist or is damaged, or all of the folder's are.
     """
     if path == "none":
         return None
     if path == "auto":
-        return _newest(output_dir / "checkpoints")
+        return _newest(folder)
     if "://" in path:
         raise CheckpointError(f"resume={path} is not a file of this machine", "get it first, then type resume=FILE")
     if not Path(path).is_file():
@@ -67,6 +73,14 @@ def fits(path: str, checkpoint: dict[str, Any], module: nn.Module) -> None:
             + (f" and {len(differing) - 3} more" if len(differing) > 3 else ""),
             "type the same data, task and model options as that run, or resume=none",
         )
+
+
+def count_epochs(trainer: pl.Trainer) -> None:
+    """Let a run with `max_steps` go on after a whole epoch with the next one, as a run without does.
+
+    Lightning takes such an epoch for one that was not finished, ends it again and leaves the next one out.
+    """
+    trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
 
 
 def has_more(path: str, checkpoint: dict[str, Any], cfg: DictConfig) -> None:

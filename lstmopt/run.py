@@ -11,9 +11,12 @@ from typing import Any
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from lstmopt import check, compat, drawing, results, resume, run_facts, run_folder, targets
 from lstmopt.build import Parts, build, loaded
+from lstmopt.callbacks.last_checkpoint import NAME, cut_short
 from lstmopt.callbacks.picture import Picture
 from lstmopt.callbacks.throughput import Throughput
 from lstmopt.checkpoint_file import read
@@ -69,7 +72,7 @@ def run(cfg: DictConfig) -> float:
 
 
 def _train(cfg: DictConfig, output_dir: Path, first: bool) -> float:
-    checkpoint = resume.find(cfg.resume.path, output_dir)
+    checkpoint = resume.find(cfg.resume.path, resume.folder_of(cfg, output_dir))
     saved = read(Path(checkpoint)) if checkpoint else {}
     before, allow = saved.get("run", {}), list(cfg.resume.allow)
     quiet()
@@ -86,11 +89,14 @@ def _train(cfg: DictConfig, output_dir: Path, first: bool) -> float:
         return _value(ended)
     if OmegaConf.select(cfg, "logger.tensorboard") and any(output_dir.glob("events.out.*")):
         cfg.logger.tensorboard.purge_step = saved.get("global_step", 0)
+    if OmegaConf.select(cfg, "logger.csv"):
+        cfg.logger.csv.purge_step = saved.get("global_step", 0)
     parts = build(cfg, str(output_dir), datamodule)
     datamodule.check_limits(parts.trainer)
     if saved:
         resume.fits(str(checkpoint), saved, parts.module)
         resume.has_more(str(checkpoint), saved, cfg)
+        resume.count_epochs(parts.trainer)
         print(f"going on from {checkpoint}")
     run_folder.room(output_dir, 3 * sum(p.nbytes for p in parts.module.parameters()))
     facts = RunFacts(now, data, changed, before.get("metrics", {}), before.get("seconds", 0.0))
@@ -141,9 +147,10 @@ def _fit(
         raise
     except Pruned:
         status = "pruned"
-    except SystemExit:  # Lightning's answer to a second interrupt
+    except SystemExit as error:  # Lightning's answer to SIGTERM without `LastCheckpoint`, and to a second interrupt
         status = "stopped"
-        raise Interrupted(signal.SIGINT) from None
+        signum = signal.SIGTERM if isinstance(error, SIGTERMException) else signal.SIGINT
+        raise Interrupted(signum, _goes_on(cfg, output_dir)) from None
     except BaseException:
         status = "failed"
         raise
@@ -162,6 +169,15 @@ def _fit(
     return result
 
 
+def _goes_on(cfg: DictConfig, output_dir: Path) -> str:
+    """How a run that was stopped at once goes on, if it does."""
+    if not OmegaConf.select(cfg, "callbacks.last_checkpoint"):
+        return "nothing was saved, for callbacks.last_checkpoint is left out"
+    if not (resume.folder_of(cfg, output_dir) / NAME).is_file():
+        return "nothing was saved yet"
+    return "hydra.run.dir=FOLDER of this run goes on from its last checkpoint"
+
+
 def _whole(cfg: DictConfig, parts: Parts, output_dir: Path) -> Parts:
     """The parts, made anew where the weights are spread over the processes; `best.ckpt` holds them whole."""
     if not isinstance(parts.trainer.strategy, FSDP):
@@ -176,21 +192,23 @@ def _facts(cfg: DictConfig, parts: Parts, output_dir: Path) -> dict[str, Any]:
     trainer = parts.trainer
     measured = next((c for c in trainer.callbacks if isinstance(c, Throughput)), None)  # type: ignore[attr-defined]
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    best = getattr(trainer.checkpoint_callback, "best_model_score", None)
-    kept = output_dir / "checkpoints" / "best.ckpt"
+    keeper = next((c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), None)
+    best, kept = (keeper.best_model_score, Path(keeper.best_model_path)) if keeper else (None, Path())
+    if kept.is_relative_to(trainer.default_root_dir):
+        kept = kept.relative_to(trainer.default_root_dir)
     return {
         "monitor": cfg.monitor,
         "best": float(best) if best is not None else metrics.get(cfg.monitor),
         "metrics": metrics,
         "baseline": {},
-        "epochs": trainer.current_epoch,
+        "epochs": trainer.current_epoch - cut_short(trainer),  # whole ones
         "steps": trainer.global_step,
         "seconds_to_first_step": measured.seconds_to_first_step if measured else None,
         "samples_per_second": measured.samples_per_second if measured else None,
         "gflops_per_second": measured.gflops_per_second if measured else None,
         "peak_memory_mb": results.peak_memory_mb(),
-        "checkpoint": "checkpoints/best.ckpt" if kept.is_file() else None,
-        "first_epoch": getattr(trainer.checkpoint_callback, "first_epoch", 0),
+        "checkpoint": str(kept) if (output_dir / kept).is_file() else None,  # of this run, whatever else lies there
+        "first_epoch": getattr(keeper, "first_epoch", 0),
         "seed": cfg.seed,
         "overrides": _overrides(),
         "versions": results.versions(),

@@ -81,8 +81,10 @@ class RunFacts(pl.Callback):
         checkpoint["run"] = facts | {"metrics": self.metrics(trainer), "seconds": self.seconds}
 
     def metrics(self, trainer: pl.Trainer) -> dict[str, float]:
-        """The newest value of everything logged, in this process or before."""
-        return self._metrics | {name: float(value) for name, value in trainer.callback_metrics.items()}
+        """The newest value of everything logged, in this process or before, without Lightning's second names."""
+        logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        stems = {name: name.removesuffix("_step").removesuffix("_epoch") for name in logged}
+        return self._metrics | {k: v for k, v in logged.items() if stems[k] == k or stems[k] not in logged}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Bring in the allowed changes."""

@@ -58,6 +58,7 @@ def simulate(cfg: DictConfig, steps_per_epoch: int, losses: list[float]) -> dict
         global_step=0,
         sanity_checking=False,
         enable_validation=True,
+        is_last_batch=True,
         state=SimpleNamespace(fn=TrainerFn.FITTING),
     )
     node = (cfg.get("callbacks") or {}).get("lr_schedule")

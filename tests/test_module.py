@@ -91,8 +91,9 @@ def test_a_batch_counts_with_its_loss_before_the_step(case, tmp_path):
     for _ in range(2):
         module, rows, before = logged(tmp_path, *LOGGED[case], module=module)
         losses = [loss for epoch in before.losses.values() for loss in epoch]
-        assert [step for step, _ in rows.losses] == [step for step, _ in losses]
-        assert [loss for _, loss in rows.losses] == pytest.approx([loss for _, loss in losses], rel=1e-6)
+        first = losses[:: 2 if case == "accumulated" else 1]  # a step has one point
+        assert [step for step, _ in rows.losses] == [step for step, _ in first]
+        assert [loss for _, loss in rows.losses] == pytest.approx([loss for _, loss in first], rel=1e-6)
         means = [sum(loss for _, loss in epoch) / len(epoch) for epoch in before.losses.values()]
         assert len(means) == 2 and before.means == pytest.approx(means, rel=1e-6)
 

@@ -54,7 +54,7 @@ class AMP(pl.Callback):
         scaler = getattr(trainer.strategy.precision_plugin, "scaler", None)
         if scaler is not None and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             for logger in trainer.loggers:
-                logger.log_metrics({"amp/loss_scale": scaler.get_scale()}, step=trainer.global_step)
+                logger.log_metrics({"amp/loss_scale": scaler.get_scale()}, step=trainer.global_step - 1)
 
 
 def computes_in_bf16(device: torch.device) -> bool:

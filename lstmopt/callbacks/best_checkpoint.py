@@ -43,8 +43,10 @@ class BestCheckpoint(ModelCheckpoint):
         self._brought: Path | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Settle the folder before Lightning does."""
+        """Settle the folder before Lightning does; a metric of training is known at the end of an epoch only."""
         self.dirpath = self.dirpath or str(Path(trainer.default_root_dir) / "checkpoints")
+        if str(self.monitor).startswith("train/"):
+            self._save_on_train_epoch_end = True
         super().setup(trainer, pl_module, stage)
 
     def state_dict(self) -> dict[str, Any]:
@@ -108,6 +110,11 @@ class BestCheckpoint(ModelCheckpoint):
             if self._brought:
                 keep_previous(self._brought, folder / NAME)
         self._brought = None
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's, but for a run that went on within an epoch and ends before the metric of that one is known."""
+        if self.monitor in trainer.callback_metrics or not trainer.ckpt_path:
+            super().on_train_epoch_end(trainer, pl_module)
 
 
 def must_know(monitor: str, trainer: pl.Trainer) -> None:

@@ -32,7 +32,8 @@ class EarlyStopping(LightningEarlyStopping):
         check_finite: stop at NaN or infinity.
         stopping_threshold: stop when this is reached.
         divergence_threshold: stop when it gets worse than this.
-        check_on_train_epoch_end: look at the end of the epoch and not after each validation.
+        check_on_train_epoch_end: look at the end of the epoch and not after each validation; None does so for a metric
+            of training, and where each epoch has one validation.
         log_rank_zero_only: of several processes let the first one speak.
 
     Raises:
@@ -93,12 +94,24 @@ class EarlyStopping(LightningEarlyStopping):
         elif not self.stopped:  # a checkpoint of an older Lightning does not say why
             self.stopping_reason = EarlyStoppingReason.PATIENCE_EXHAUSTED
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Settle when to look; Lightning would look for a metric of training before it is known, and has no
+        `val_check_interval` where that is a time."""
+        if self._check_on_train_epoch_end is None:
+            each_epoch = getattr(trainer, "val_check_interval", None) == 1.0 and trainer.check_val_every_n_epoch == 1
+            self._check_on_train_epoch_end = each_epoch or self.monitor.startswith("train/")
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Where the checkpoint's run was stopped, this one is as well."""
         must_know(self.monitor, trainer)
         self._excused = bool(trainer.ckpt_path)
         if self.stopped:
             trainer.should_stop = True
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's, but where the epoch was cut short: its metric is still that of the one before."""
+        if trainer.is_last_batch:
+            super().on_train_epoch_end(trainer, pl_module)
 
     def _run_early_stopping_check(self, trainer: pl.Trainer) -> None:
         """Lightning's, but for a run that went on within an epoch and ends before that one's validation."""

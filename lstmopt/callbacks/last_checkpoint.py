@@ -111,8 +111,26 @@ class LastCheckpoint(Checkpoint):
         return self.every_n_seconds is not None and time.monotonic() > saved + self.every_n_seconds
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save; answer a signal that came during validation."""
-        self._save_or_stop(trainer, together.most(self.signum or 0)[0] if trainer.world_size > 1 else self.signum)
+        """Save; answer a signal that came during validation.
+
+        Lightning counts an epoch that was ended within, by `max_steps`, `max_time` or early stopping, as a whole one.
+        In the file it is not, so that whoever goes on deals the rest of it.
+        """
+        signum = together.most(self.signum or 0)[0] if trainer.world_size > 1 else self.signum
+        loop, cut = trainer.fit_loop.epoch_loop, int(cut_short(trainer))
+        stopping, trainer.should_stop = trainer.should_stop, False
+        validated = cut and loop._should_check_val_fx(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
+        trainer.should_stop = stopping
+        counted = trainer.fit_loop.epoch_progress.current, trainer.fit_loop.epoch_progress.total
+        for progress in counted:
+            progress.processed -= cut  # type: ignore[attr-defined]
+        loop._batches_that_stepped -= int(validated)  # counted again where a resume comes by that validation
+        try:
+            self._save_or_stop(trainer, signum)
+        finally:
+            loop._batches_that_stepped += int(validated)
+            for progress in counted:
+                progress.processed += cut  # type: ignore[attr-defined]
 
     def _save_or_stop(self, trainer: pl.Trainer, signum: int | None) -> None:
         self.save(trainer)
@@ -130,3 +148,10 @@ class LastCheckpoint(Checkpoint):
             os.replace(new, last)
             sync_folder(folder)
         self._saved_at = trainer.global_step, time.monotonic()
+
+
+def cut_short(trainer: pl.Trainer) -> bool:
+    """Whether the epoch that Lightning counts as the last was ended before its last batch."""
+    loop, epochs = trainer.fit_loop.epoch_loop, trainer.fit_loop.epoch_progress.current
+    counted = 0 < epochs.ready == epochs.processed  # type: ignore[attr-defined]
+    return counted and not loop._num_ready_batches_reached()

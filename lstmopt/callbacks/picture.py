@@ -26,8 +26,10 @@ class Picture(pl.Callback):
             print(f"picture: {type(pl_module).__name__} is no LSTMModule and has no task to draw", flush=True)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw, if it is time and TensorBoard looks on."""
+        """Draw after the first validation of an epoch, if it is time and TensorBoard looks on."""
         if trainer.sanity_checking or trainer.current_epoch % self.every_n_epochs or not trainer.is_global_zero:
+            return
+        if trainer.val_check_batch is not None and trainer.fit_loop.epoch_loop.batch_idx >= trainer.val_check_batch:
             return
         if not isinstance(pl_module, LSTMModule):
             return
@@ -35,4 +37,4 @@ class Picture(pl.Callback):
             if isinstance(logger, TensorBoardLogger):
                 part = trainer.datamodule.splits["val"]  # type: ignore[attr-defined]
                 figure = pl_module.task.picture(pl_module.predict_batch, part)
-                logger.experiment.add_figure("val/picture", figure, trainer.global_step)
+                logger.experiment.add_figure("val/picture", figure, trainer.global_step - 1)  # as val/loss

@@ -39,7 +39,7 @@ class RunProgress(ProgressBar):
 
     def print(self, *args: Any, **kwargs: Any) -> None:
         """Print above the bar."""
-        self.console.print(*args, soft_wrap=True)
+        self.console.print(*args, soft_wrap=True, markup=False)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Make the bar; a resumed run starts where it stood."""

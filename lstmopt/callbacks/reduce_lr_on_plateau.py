@@ -16,9 +16,9 @@ class ReduceLROnPlateau(pl.Callback):
     """Multiply the learning rate by `factor` when the monitored metric has stopped to improve.
 
     torch's schedule, stepped here after each validation and kept in this callback's state, because Lightning would
-    leave out one step at every resume. Without validation, or where the metric is one of training and not known yet
-    when validation ends, it is stepped at the end of each epoch, also after the module's own `on_train_epoch_end` where
-    that logs it.
+    leave out one step at every resume. Without validation, or where the metric is one of training (`train/...`, or not
+    known yet when validation ends), it is stepped at the end of each whole epoch, also after the module's own
+    `on_train_epoch_end` where that logs it.
 
     Args:
         monitor: the metric, as `val/loss`.
@@ -60,7 +60,7 @@ class ReduceLROnPlateau(pl.Callback):
         }
         self.schedulers: list[lr_scheduler.ReduceLROnPlateau] = []
         self._restored: list[dict[str, Any]] = []
-        self._of_training = False
+        self._of_training = monitor.startswith("train/")
         self._of_epoch_end = False
         self._replaced: list[tuple[pl.LightningModule, Any]] = []
 
@@ -79,8 +79,8 @@ class ReduceLROnPlateau(pl.Callback):
             self._step(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Step where validation does not give the metric."""
-        if not self._of_training and trainer.enable_validation:
+        """Step where validation does not give the metric, and nothing cut the epoch short."""
+        if not trainer.is_last_batch or (not self._of_training and trainer.enable_validation):
             return
         self._of_epoch_end = self._of_epoch_end or self.monitor not in trainer.callback_metrics
         if self._of_epoch_end:  # Lightning calls the module's own hook after those of callbacks

@@ -25,7 +25,7 @@ class Throughput(pl.Callback):
         self.seconds_to_first_step: float | None = None
         self._samples, self._seconds = 0, 0.0
         self._epoch = (0, 0.0)
-        self._last = 0.0
+        self._last, self._validated = 0.0, False
         self._flops = BatchFlops()
 
     @property
@@ -41,16 +41,20 @@ class Throughput(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock; a run that goes on within an epoch does not begin one."""
-        self._last = time.perf_counter()
+        self._last, self._validated = time.perf_counter(), False
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
-        self._epoch, self._last = (self._samples, self._seconds), time.perf_counter()
+        self._epoch = self._samples, self._seconds
+        self._last, self._validated = time.perf_counter(), False
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Count the operations of the first batch."""
+        """Count the operations of the first batch; start the clock again after a validation within the epoch, and after
+        what other callbacks do at its end."""
+        if self._validated:
+            self._last, self._validated = time.perf_counter(), False
         self._flops.start()
 
     def on_train_batch_end(
@@ -67,7 +71,7 @@ class Throughput(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Do not count the validation."""
-        self._last = time.perf_counter()
+        self._validated = True
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the epoch's speed."""
@@ -80,7 +84,7 @@ class Throughput(pl.Callback):
                     self._flops.per_sample * speed["throughput/samples_per_second"] / 1e9
                 )
             for logger in trainer.loggers:
-                logger.log_metrics(speed, step=trainer.global_step)
+                logger.log_metrics(speed, step=trainer.global_step - 1)  # as val/loss
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Leave nothing behind."""

@@ -1,15 +1,15 @@
 """What the runs of a comparison left."""
 
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
+from lstmopt import results
 from lstmopt.search.objectives import value_of
 from lstmopt.search.progress import STATUS
 
@@ -72,8 +72,7 @@ def arm(trial: FrozenTrial, sweep: "Variants") -> Arm:
     found = Arm(sweep.label(trial.number), STATUS[trial.state], trial.user_attrs.get("reason", ""))
     for k in range(sweep.search.seeds_per_trial):
         folder = sweep.run_folder(trial.number, k)
-        path = folder / "results.json"
-        result: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"status": "none"}
+        result = results.read(folder) or {"status": "none"}
         if result["status"] != "completed":
             continue
         value = value_of(result, metric)

@@ -4,6 +4,7 @@ import math
 import platform
 from datetime import date
 from pathlib import Path
+from statistics import median_low
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -109,7 +110,7 @@ def _facts(one: Arm, base: Arm, mode: str) -> dict[str, Any]:
         "mean": float(np.mean([run.value for run in runs])) if runs else None,
         "seconds": float(np.sum([run.seconds for run in runs])),
         "time": float(np.median(times)) if times else None,
-        "time_to_base": _finite(float(np.median(known))) if known else None,
+        "time_to_base": _finite(median_low(known)) if known else None,
         "reached_base": f"{sum(map(math.isfinite, known))} of {len(known)}",
         "peak_memory_mb": float(np.max([run.memory for run in runs])) if runs else None,
     }
@@ -182,14 +183,17 @@ def _number(value: float | None) -> str:
 def show(found: dict[str, Any], cells_of: list[list[str]], folder: Path) -> None:
     """The table on the terminal."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     least = least_seeds(max(1, len(found["arms"]) - 1))
-    table = Table(title=f"{found['metric']} against the base: {' '.join(found['base']) or 'the defaults'}")
+    base = escape(" ".join(found["base"])) or "the defaults"
+    table = Table(title=f"{found['metric']} against the base: {base}")
     for column in COLUMNS:
         table.add_column(column, justify="left" if column in COLUMNS[:2] else "right", overflow="fold")
     for cells, one in zip(cells_of, found["arms"], strict=True):
-        table.add_row(*cells, style={"better": "green", "worse": "red", "failed": "red"}.get(one["verdict"], ""))
+        style = {"better": "green", "worse": "red", "failed": "red"}.get(one["verdict"], "")
+        table.add_row(*map(escape, cells), style=style)
     console = Console()
     console.print(table)
     wanted = "less" if found["mode"] == "min" else "more"
@@ -198,7 +202,7 @@ def show(found: dict[str, Any], cells_of: list[list[str]], folder: Path) -> None
         f"after Holm; at least {least} seeds can show a difference",
         highlight=False,
     )
-    console.print(f"compare.json and report.html are in {folder}", highlight=False, soft_wrap=True)
+    console.print(f"compare.json and report.html are in {folder}", highlight=False, soft_wrap=True, markup=False)
 
 
 def _tensorboard(table: list[list[str]], pictures: dict[str, "Figure"], folder: Path) -> None:

@@ -3,7 +3,9 @@
 import shlex
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution
 from optuna.pruners import BasePruner
@@ -79,6 +81,7 @@ class Variants(Sweep):
                 common = [word for word in words if word.lstrip("+").startswith(COMMON)]
                 if common:
                     raise ConfigError(f"{common[0]} is the same for all", f"type {common[0]} before --variants")
+                self._refuse_several(words)
                 config = self.composed(words)
                 own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
                 found = targets.problems(own, [*self.fixed, *words]) or check.problems(own) or compat.problems(own)
@@ -87,6 +90,19 @@ class Variants(Sweep):
             problems += [f"{variant or 'the base'}: {problem}" for problem in found]
         self._refuse(list(dict.fromkeys(problems)))
         self.read_data(self.composed([]))
+
+    def _refuse_several(self, words: list[str]) -> None:
+        try:
+            parsed = OverridesParser.create().parse_overrides(words)
+        except HydraException:  # told where it is composed
+            return
+        for number, override in enumerate(parsed):
+            if override.is_sweep_override():
+                each = [[*words[:number], one, *words[number + 1 :]] for one in self._one_each(override)]
+                raise ConfigError(
+                    f"{words[number]} has several values",
+                    f"type --variants {shlex.join(map(' '.join, each))}",
+                )
 
     def label(self, number: int) -> str:
         """A variant by its name in tables."""

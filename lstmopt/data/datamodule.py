@@ -81,7 +81,7 @@ class DataModule(pl.LightningDataModule):
                     f"trainer.limit_{part}_batches={limit} is less than one of {there} batches",
                     f"type trainer.limit_{part}_batches=1, a number of batches, or a larger part",
                 )
-            interval = trainer.val_check_interval
+            interval = getattr(trainer, "val_check_interval", None)  # Lightning has none where it is a time
             validates = trainer.limit_val_batches and trainer.check_val_every_n_epoch
             if part == "train" and validates and isinstance(interval, int) and interval > taken:
                 on = interval <= taken * (trainer.max_epochs or 0)

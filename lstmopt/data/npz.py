@@ -21,6 +21,7 @@ from lstmopt.data.step_statistics import mean_and_std
 from lstmopt.errors import DataError
 
 NAMES = ("x", "y", "lengths")
+MANY = 10_000  # classes
 RATIO = 200  # an array of numbers is not packed better than that, unless it is nearly empty
 UNREADABLE = (
     ValueError,
@@ -121,6 +122,11 @@ class NPZ(DataModule):
         if whole and y.shape in (shape[:1], shape[:2]):
             if y.min() < 0:
                 raise DataError(f"{self.path}: y holds the label {y.min()}", "number the classes from 0 on")
+            if y.max() >= max(y.size, MANY):
+                raise DataError(
+                    f"{self.path}: y has labels up to {y.max()}, more than it has numbers",
+                    "save y as floats to forecast, or number the classes from 0 on",
+                )
             task = "classification" if y.ndim == 1 else "tagging"
             return DataSpec(task, shape[2], int(y.max()) + 1), torch.from_numpy(y.astype(np.int64))
         if y.ndim > 3:

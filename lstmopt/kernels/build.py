@@ -35,7 +35,9 @@ def library(*more: str) -> ctypes.CDLL:
     compiler = next((found for name in COMPILERS if (found := shutil.which(name))), None)
     if compiler is None:
         raise Unavailable(f"no C++ compiler ({', '.join(COMPILERS)}) on the PATH")
-    folder = _private(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lstmopt" / "kernels")
+    folder = None
+    with suppress(RuntimeError):  # no home directory
+        folder = _private(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lstmopt" / "kernels")
     if folder is not None:
         built = folder / f"lstm_cpu-{_key(compiler, more)}.so"
         with suppress(OSError):  # it is not there, or damaged

@@ -55,7 +55,10 @@ class Cached(Resident):
     """
 
     def __init__(self, folder: str | None = None) -> None:
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        try:
+            home = folder or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        except RuntimeError:
+            raise ConfigError("there is no home directory for the cache", "type loader.folder=FOLDER") from None
         self.folder = Path(folder) if folder else Path(home) / "lstmopt"
 
     def load(self, datamodule: "DataModule") -> tuple[DataSpec, dict[str, Split]]:
@@ -154,6 +157,10 @@ def stored(spec: DataSpec, splits: dict[str, Split]) -> dict[str, Any]:
     """Plain types and tensors alone; parts that share a tensor share it in the file as well."""
     parts = {}
     for name, split in splits.items():
+        if KINDS.get(type(split).__name__) is not type(split):
+            raise ConfigError(
+                f"the cache cannot make a {type(split).__name__}, a split of your own, again", "type loader=resident"
+            )
         arguments = split.arguments()
         ranges = {k: [[r.start, r.stop, r.step] for r in v] for k, v in arguments.items() if k == "ranges"}
         parts[name] = {"kind": type(split).__name__, "arguments": arguments | ranges}

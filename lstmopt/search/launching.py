@@ -9,8 +9,10 @@ from pathlib import Path
 from types import FrameType
 
 import psutil
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
+from omegaconf.errors import OmegaConfBaseException
 
 from lstmopt import run_folder
 from lstmopt.cores import share_of_cores
@@ -43,8 +45,12 @@ def launched(launcher: Launcher, jobs: list[list[str]], number: int, n_jobs: int
     Raises:
         Interrupted: a signal asked for the end, and the jobs of this machine have saved their checkpoints.
     """
-    if type(launcher).__name__ == "BasicLauncher":  # one after the other, in this process
-        return list(launcher.launch(jobs, number))
+    if type(launcher).__name__ == "BasicLauncher":  # one, in this process
+        try:
+            return list(launcher.launch(jobs, number))
+        except (HydraException, OmegaConfBaseException) as error:  # its config cannot be composed
+            print(error)
+            return [JobReturn(status=JobStatus.FAILED, _return_value=error)]
     with _told_to_end() as asked, _shared_cores(launcher, n_jobs):
         try:
             found: list[JobReturn | None] = list(launcher.launch(jobs, number))

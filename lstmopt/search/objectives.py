@@ -1,6 +1,5 @@
 """What a search makes small or large, and what a trial came to."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from typing import Any
 
 from optuna.trial import TrialState
 
+from lstmopt import results
 from lstmopt.callbacks.last_checkpoint import NAME
 from lstmopt.checkpoint_file import read
 from lstmopt.errors import CheckpointError, ConfigError
@@ -66,8 +66,7 @@ def outcome(folder: Path, objectives: Mapping[str, str], error: Any = None) -> O
         objectives: by name their directions.
         error: what the run raised, if it did.
     """
-    path = folder / "results.json"
-    result = json.loads(path.read_text()) if path.is_file() else {"status": "none"}
+    result = results.read(folder) or {"status": "none"}
     if error is None and result["status"] not in ENDED:
         return None
     if error is not None:

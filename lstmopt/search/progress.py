@@ -8,6 +8,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
@@ -103,7 +104,7 @@ class Progress:
         table = Table("trial", "status", ", ".join(self.directions), "overrides", "epochs", "time", expand=True)
         for trial in [*ranked[:1], *running, *reversed(ended)][:SHOWN]:
             style = "bold green" if ranked and trial is ranked[0] else "dim" if trial.state == TrialState.FAIL else ""
-            table.add_row(*self._row(trial), style=style)
+            table.add_row(*map(escape, self._row(trial)), style=style)
         bar = Bar(
             TextColumn("{task.completed}/{task.total} trials"), BarColumn(), TextColumn(self._left().lstrip(", "))
         )

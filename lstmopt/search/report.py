@@ -1,6 +1,5 @@
 """What a search leaves: `sweep.json`, the best settings, a report and pictures."""
 
-import json
 import shlex
 import warnings
 from pathlib import Path
@@ -54,10 +53,11 @@ def write(study: Study, sweep: "Sweep") -> None:
 
 
 def entry(trial: FrozenTrial, sweep: "Sweep") -> dict[str, Any]:
-    """One trial, as `sweep.json` and the table show it."""
-    folder = sweep.folder / str(trial.number)
-    path = sweep.run_folder(trial.number, 0) / "results.json"
-    result = json.loads(path.read_text()) if path.is_file() else {}
+    """One trial, as `sweep.json` and the table show it: of several seeds the mean of each metric, the seconds of all,
+    and the most epochs."""
+    runs = [results.read(sweep.run_folder(trial.number, k)) for k in range(sweep.search.seeds_per_trial)]
+    found = [run for run in runs if run is not None]
+    seen = [] if sweep.by_seeds else trial.intermediate_values  # by epochs
     own = [word for word in sweep.fixed if not word.lstrip("+").startswith(("search", "hydra"))]
     values = trial.values or []
     return {
@@ -65,36 +65,46 @@ def entry(trial: FrozenTrial, sweep: "Sweep") -> dict[str, Any]:
         "status": STATUS[trial.state],
         "overrides": own + trial.user_attrs.get("overrides", []),
         "value": values[0] if values else None,
-        "run_dir": str(folder),
+        "run_dir": str(sweep.folder / str(trial.number)),
         "mode": next(iter(sweep.directions.values())).removesuffix("imize"),
         "monitor": next(iter(sweep.directions)),
-        "metrics": result.get("metrics", {}),
-        "train_seconds": result.get("train_seconds", 0.0),
+        "metrics": _means([result["metrics"] for result in found]),
+        "train_seconds": sum(result["train_seconds"] for result in found),
         "values": values,
         "params": trial.params,
-        "epochs": max(trial.intermediate_values, default=result.get("epochs", 0)),
+        "epochs": max([*seen, *(result["epochs"] for result in found)], default=0),
         "reason": trial.user_attrs.get("reason", ""),
     }
+
+
+def _means(metrics: list[dict[str, Any]]) -> dict[str, Any]:
+    """The mean of each metric over the runs that have it."""
+    found = {}
+    for name in dict.fromkeys(name for one in metrics for name in one):
+        values = [one[name] for one in metrics if one.get(name) is not None]
+        found[name] = sum(values) / len(values) if values else None
+    return found
 
 
 def _best_as_experiment(best: dict[str, Any], sweep: "Sweep") -> None:
     """`experiment/best.yaml`, which `--config-dir FOLDER experiment=best` takes."""
     groups, renamed = _groups(), _own_options(sweep)
     recipe: list[str] = []
-    options: list[dict[str, str]] = []
+    options: dict[str, Any] = {}  # of a group that is typed twice the last, as on the command line
     tree = OmegaConf.create({})
     for override in OverridesParser.create().parse_overrides(best["overrides"]):
         key, value = str(override.key_or_group), override.value()
         if key == "experiment":  # which this file takes the place of
             recipe = [renamed if value == BEST else str(value)]
         elif key in groups:
-            options.append({f"override /{key}": str(value)})
+            options[key] = [str(one) for one in value] if isinstance(value, list) else str(value)
         else:
             OmegaConf.update(tree, key, value, force_add=True)
     about = f"# The best of {len(best['params'])} varied keys in the study {sweep.search.study}: trial {best['number']}"
     text = f"# @package _global_\n{about}, {best['monitor']} {best['value']:.6g}.\n"
     if recipe or options:
-        text += yaml.safe_dump({"defaults": [*recipe, *options, "_self_"]}, sort_keys=False)
+        overrides = [{f"override /{group}": option} for group, option in options.items()]
+        text += yaml.safe_dump({"defaults": [*recipe, *overrides, "_self_"]}, sort_keys=False)
     text += OmegaConf.to_yaml(tree) if len(tree) else ""
     (sweep.folder / "experiment").mkdir(exist_ok=True)
     (sweep.folder / "experiment" / f"{BEST}.yaml").write_text(text)
@@ -177,7 +187,7 @@ def _markdown(found: dict[str, Any], pictures: list[str], sweep: "Sweep") -> Non
         f"| trial | status | {' | '.join(sweep.directions)} | epochs | overrides |",
         "|---|---|" + "---|" * (2 + len(sweep.directions)),
     ]
-    for one in sorted(found["trials"], key=lambda one: (one["value"] is None, one["value"] or 0.0)):
+    for one in comparison.ranked(found["trials"]):
         values = [f"{value:.5g}" for value in one["values"]] or [""] * len(sweep.directions)
         status = f"{one['status']}{': ' + one['reason'] if one['reason'] else ''}"
         cells = [str(one["number"]), status, *values, str(one["epochs"]), f"`{' '.join(one['overrides'])}`"]

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
@@ -103,6 +103,34 @@ class Space:
                     chosen[dimension.key] = value
             found.setdefault(json.dumps(chosen), chosen)
         return list(found.values())
+
+    def probes(self, groups: Container[str]) -> list[dict[str, Any]]:
+        """Points that have among them every option of these groups and every key; each else has its first value."""
+        found: list[dict[str, Any]] = []
+        for one in self.dimensions:
+            for value in one.values(2) if one.key in groups else one.values(2)[:1]:
+                wanted = self._needed(one) | {one.key: value}
+                if not any((one.key, value) in point.items() for point in found):
+                    found += [point] if one.key in (point := self._point(wanted)) else []
+        return found
+
+    def _needed(self, dimension: Dimension) -> dict[str, Any]:
+        """Values of other keys with which a dimension exists."""
+        needed: dict[str, Any] = {}
+        for other in (other for other in self.dimensions if other.key in dimension.when):
+            allowed = dimension.when[other.key]
+            if isinstance(other.distribution, CategoricalDistribution):
+                allowed = [value for value in other.distribution.choices if value in allowed]
+            if allowed:
+                needed |= self._needed(other) | {other.key: allowed[0]}
+        return needed
+
+    def _point(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        chosen: dict[str, Any] = {}
+        for dimension in self.dimensions:
+            if dimension.exists(self.fixed | chosen):
+                chosen[dimension.key] = wanted.get(dimension.key, dimension.values(2)[0])
+        return chosen
 
     def described(self) -> dict[str, Any]:
         """Plain data from which two spaces can be compared."""

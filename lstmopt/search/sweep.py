@@ -60,6 +60,8 @@ class Sweep:
         parsed = OverridesParser.create(context.config_loader).parse_overrides(arguments)
         varied = [override for override in parsed if override.is_sweep_override()]
         self.fixed = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
+        several = {override.input_line for override in varied}
+        self._typed = [word for word in sys.argv[1:] if word not in several]
         own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         self._refuse(targets.problems(own, self.fixed))
         self._refuse(check.problems(own) or compat.problems(own))
@@ -127,13 +129,18 @@ class Sweep:
         ]
 
     def _try_one(self) -> None:
-        """Compose the first point and read its data, so that a key or an option that does not exist, or a file that
+        """Compose each option and each key once and read the data, so that one that does not exist, or a file that
         cannot be used, is told before any trial."""
-        chosen: dict[str, Any] = {}
-        for dimension in self.space.dimensions:
-            if dimension.exists(self.space.fixed | chosen):
-                chosen[dimension.key] = dimension.values(2)[0]
-        self.read_data(self.composed(self.words(chosen)))
+        groups = self.config.hydra.runtime.choices
+        configs = []
+        for point in self.space.probes(groups):
+            try:
+                configs.append(self.composed(self.words(point)))
+            except ConfigError as error:
+                options = self.words({key: value for key, value in point.items() if key in groups})
+                unsaid = " ".join(word for word in options if word not in str(error))
+                raise ConfigError(f"{unsaid}: {error}" if unsaid else str(error)) from error
+        self.read_data(configs[0])
 
     def read_data(self, config: DictConfig) -> None:
         """Read the data of a trial, where trials run on this machine.
@@ -158,10 +165,9 @@ class Sweep:
         try:
             return self.context.config_loader.load_sweep_config(self.config, [*self.fixed, *words])
         except (HydraException, OmegaConfBaseException) as error:
-            told = explain(error, [*sys.argv[1:], *words])
-            if told is None:
-                raise
-            raise ConfigError(told) from error
+            told = explain(error, [*self._typed, *words])
+            first = (str(error) or str(error.__cause__)).splitlines()[0]
+            raise ConfigError(told or f"{' '.join(words)} cannot be composed: {first}") from error
 
     @property
     def storage(self) -> str:

@@ -8,7 +8,7 @@ from hydra.core.utils import JobStatus
 from hydra.plugins.launcher import Launcher
 from optuna.trial import Trial, TrialState
 
-from lstmopt.errors import Interrupted
+from lstmopt.errors import ConfigError, Interrupted
 from lstmopt.launched import BASIC
 from lstmopt.search.keras_tuner import Exhausted, KerasTuner
 from lstmopt.search.launching import launched, wait_for
@@ -51,6 +51,12 @@ def _launch(study: Study, sweep: "Sweep", launcher: Launcher, batch: list[Trial]
         words = sampler.words(trial) if isinstance(sampler, KerasTuner) else []
         jobs[trial.number] = [[*job, *words] for job in sweep.overrides(trial.number, values)]
         trial.set_user_attr("overrides", [*sweep.words(values), *words])
+        try:
+            if sweep.config.hydra.launcher._target_ != BASIC:  # which tells of one job; others give up the batch
+                sweep.composed(sweep.words(values))
+        except ConfigError as error:
+            study.tell(trial, TrialState.FAIL, reason=str(error).splitlines()[0])
+            batch.remove(trial)
     ended: dict[int, list[Outcome]] = {trial.number: [] for trial in batch}
     lost: set[int] = set()
     try:

@@ -60,7 +60,7 @@ class Classification(Task):
     def update(self, metrics: Metrics, out: Tensor, batch: Batch) -> None:
         """Add one batch."""
         labels, classes = batch.y.flatten(), out.flatten(0, -2).float()
-        metrics["loss"].update(F.cross_entropy(classes, labels, ignore_index=IGNORE), (labels != IGNORE).sum())
+        metrics["loss"].update(self.loss(out.float(), batch), (labels != IGNORE).sum())
         for name in ("accuracy", "f1"):
             metrics[name].update(classes.argmax(-1), labels)
 

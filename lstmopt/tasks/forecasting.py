@@ -10,10 +10,13 @@ from torch.nn import functional as F
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric
 
 from lstmopt.data.batch import Batch, DataSpec, Split
+from lstmopt.errors import ConfigError
 from lstmopt.tasks.task import Context, Metrics, Predict, Task, all_samples
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+FLAT = 1e-4  # a spread, of standardised values, that is none
 
 
 class Forecasting(Task):
@@ -26,9 +29,13 @@ class Forecasting(Task):
         loss: `mse`, `mae` or `huber`, on standardised values.
         window_norm: what is done to each window and undone to its forecast: `last` subtracts its last row (Zeng et
             al. 2023, NLinear); `scale` also divides by its root mean square distance from that row, channel by
-            channel (in the manner of Kim et al. 2022, RevIN); `none` nothing.
+            channel (in the manner of Kim et al. 2022, RevIN), unless the window is flat; `none` nothing. Other inputs
+            lose their level with it: where the hour or the season is one of them, try `none`.
         highway: add a linear map of each target's past, `[T]` to `[H]`, so that the LSTM learns what is not linear
             (Lai et al. 2018, LSTNet, the autoregressive component).
+
+    Raises:
+        ConfigError: a window of one row, which is nothing relative to its last row.
     """
 
     name = "forecasting"
@@ -50,6 +57,12 @@ class Forecasting(Task):
         }[loss]  # type: ignore[assignment]
         self.all_columns = spec.target_index == list(range(spec.input_size))
         self.window_norm = window_norm if spec.target_index else "none"
+        if self.window_norm != "none" and spec.input_length == 1:
+            raise ConfigError(
+                f"with task.window_norm={window_norm} a window is taken relative to its last row, and one of "
+                "data.input_length=1 is nothing",
+                "type task.window_norm=none, or a larger data.input_length",
+            )
         self.highway = nn.Linear(spec.input_length, spec.horizon) if highway and spec.target_index else None
         if self.highway is not None:
             nn.init.zeros_(self.highway.weight)
@@ -82,7 +95,8 @@ class Forecasting(Task):
             last = x[:, -1:]
             x, level = x - last, self._targets(last)
         if self.window_norm == "scale":
-            spread = x.square().mean(dim=1, keepdim=True).sqrt_().clamp_(min=1e-4)
+            spread = x.square().mean(dim=1, keepdim=True).sqrt_()
+            spread = spread.masked_fill(spread < FLAT, 1.0)  # out of a flat window too a forecast can rise
             x, scale = x / spread, self._targets(spread)
         past = self._targets(x)
         return past if self.per_channel else x, (past, level, scale)

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 
 from lstmopt.data.batch import Batch, Split
-from lstmopt.tasks.task import Metrics, Predict, Task, all_samples, valid_steps
+from lstmopt.tasks.task import Metrics, Predict, Task, all_samples, mean_metric, valid_steps
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,7 +42,7 @@ class Polyphonic(Task):
 
     def metrics(self) -> dict[str, Metric]:
         """`nll` per frame."""
-        return super().metrics() | {"nll": MeanMetric()}
+        return super().metrics() | {"nll": mean_metric()}
 
     def update(self, metrics: Metrics, out: Tensor, batch: Batch) -> None:
         """Add one batch."""

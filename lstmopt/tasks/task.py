@@ -1,5 +1,6 @@
 """What a task is: the way into the LSTM, the way out of it, its loss, metrics, baselines and picture."""
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,11 @@ ARRAYS = {
     "classification": ("whole numbers [N], which are classes", "integers [N] for classes"),
     "tagging": ("whole numbers [N, T], which are a class at each step", "integers [N, T] for a class at each step"),
 }
+
+
+def mean_metric() -> MeanMetric:
+    """A weighted mean that is NaN where a value is; torchmetrics' own leaves such values out."""
+    return MeanMetric(nan_strategy=math.nan)  # "disable" would forget the weights
 
 
 class Task(nn.Module):
@@ -96,8 +102,8 @@ class Task(nn.Module):
         raise NotImplementedError
 
     def metrics(self) -> dict[str, Metric]:
-        """New metrics by name; `loss` is there always."""
-        return {"loss": MeanMetric()}
+        """New metrics by name; `loss` is there always, and NaN where a batch's is."""
+        return {"loss": mean_metric()}
 
     def update(self, metrics: Metrics, out: Tensor, batch: Batch) -> None:
         """Add one batch to all metrics."""

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import signal
 import tempfile
 import warnings
 from contextlib import redirect_stdout
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf, open_dict
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from lstmopt.build import Parts, build
 from lstmopt.data.datamodule import DataModule
@@ -58,7 +60,8 @@ def short_run(
         try:
             parts.trainer.fit(parts.module, datamodule=parts.datamodule)
         except SystemExit as end:  # Lightning's answer to a signal
-            raise Interrupted(max((end.code if isinstance(end.code, int) else 0) - 128, 2)) from None
+            signum = signal.SIGTERM if isinstance(end, SIGTERMException) else signal.SIGINT
+            raise Interrupted(signum, "the same command looks for it again") from None
         finally:
             parts.datamodule.cut = None
     return parts.datamodule

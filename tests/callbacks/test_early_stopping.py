@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from foreign import Foreign, fit
+from foreign import STEPS_PER_EPOCH, Foreign, fit
 
+from lstmopt.callbacks.best_checkpoint import BestCheckpoint
 from lstmopt.callbacks.early_stopping import EarlyStopping, state_of, stays_stopped, stopped_by
 from lstmopt.callbacks.last_checkpoint import LastCheckpoint
 
@@ -101,3 +102,44 @@ def test_a_metric_that_does_not_exist_is_told_after_a_resume_too(tmp_path):
     run(tmp_path, [1.0] * 9, epochs=1)
     with pytest.raises(RuntimeError, match="val/los"):
         run(tmp_path, [1.0] * 9, last(tmp_path), epochs=4, monitor="val/los")
+
+
+class TrainLoss(Foreign):
+    """Logs a metric of training, which is known at the end of the epoch."""
+
+    losses = [3.0, 1.0, 2.0, 1.5, 0.5, 0.7]
+
+    def training_step(self, batch, batch_idx):
+        if self.trainer.is_last_batch:
+            self.log("train/loss", self.losses[self.current_epoch], on_epoch=True, on_step=False, batch_size=1)
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"val_check_interval": 0.4}, {"check_val_every_n_epoch": 2}, {"val_check_interval": "01:00:00:00"}],
+    ids=str,
+)
+def test_a_metric_of_training_is_looked_at_after_every_epoch(options, tmp_path):
+    best, stopping = BestCheckpoint("train/loss"), EarlyStopping("train/loss", patience=2)
+    _, trainer = fit(tmp_path, best, stopping, module=TrainLoss(), epochs=6, enable_checkpointing=True, **options)
+    assert trainer.current_epoch == 4 and stopping.stopped  # after two that are worse than the second
+    kept = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
+    assert float(best.best_model_score) == 1.0 and kept["global_step"] == 2 * STEPS_PER_EPOCH
+
+
+def test_a_run_that_ends_before_the_metric_of_its_epoch_is_known(tmp_path):
+    def part(steps, ckpt_path=None):
+        callbacks = BestCheckpoint("train/loss"), EarlyStopping("train/loss"), LastCheckpoint()
+        options = {"max_steps": steps, "val_check_interval": 0.4, "enable_checkpointing": True}
+        return fit(tmp_path, *callbacks, module=TrainLoss(), epochs=6, ckpt_path=ckpt_path, **options)[1]
+
+    part(6)
+    assert part(8, last(tmp_path)).global_step == 8
+
+
+def test_an_epoch_that_was_cut_short_does_not_count(tmp_path):
+    stopping, options = EarlyStopping(patience=2), {"epochs": 9, "enable_checkpointing": True}
+    fit(tmp_path, stopping, LastCheckpoint(), module=Foreign(val_losses=PATIENCE[0]), max_steps=7, **options)
+    assert stopping.wait_count == 0
+    assert run(tmp_path, PATIENCE[0], last(tmp_path), patience=2)[0] == PATIENCE[2]

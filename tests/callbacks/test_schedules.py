@@ -208,12 +208,17 @@ class TrainLoss(Foreign):
         return loss
 
 
-@pytest.mark.parametrize("validate", [True, False])
-def test_plateau_of_a_training_metric(validate, tmp_path):
-    plateau = ReduceLROnPlateau("train/loss", factor=0.3, patience=1, cooldown=1)
-    options = {} if validate else {"limit_val_batches": 0}
-    module, _ = fit(tmp_path, plateau, module=TrainLoss(), epochs=len(LOSSES), **options)
-    assert module.lrs == pytest.approx(plateau_by_hand(), rel=1e-9)
+@pytest.mark.parametrize("cut", [None, 17])  # steps, within an epoch
+@pytest.mark.parametrize("options", [{}, {"limit_val_batches": 0}, {"check_val_every_n_epoch": 2}], ids=str)
+def test_plateau_of_a_training_metric(options, cut, tmp_path):
+    lrs, checkpoint = [], None
+    for steps in [cut, -1] if cut else [-1]:
+        plateau = ReduceLROnPlateau("train/loss", factor=0.3, patience=1, cooldown=1)
+        last = LastCheckpoint(tmp_path / "checkpoints")
+        more = options | {"epochs": len(LOSSES), "max_steps": steps, "enable_checkpointing": True}
+        module, _ = fit(tmp_path, plateau, last, module=TrainLoss(), ckpt_path=checkpoint, **more)
+        checkpoint, lrs = tmp_path / "checkpoints" / "last.ckpt", lrs + module.lrs
+    assert lrs == pytest.approx(plateau_by_hand(), rel=1e-9)
 
 
 class OwnMetric(Foreign):

@@ -3,8 +3,10 @@
 import pytest
 import torch
 from foreign import Foreign, fit
+from pytorch_lightning import Callback
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from lstmopt.callbacks import throughput
 from lstmopt.callbacks.throughput import Throughput
 from lstmopt.flops import lstm_flops
 
@@ -40,3 +42,21 @@ def test_a_broken_first_batch_leaves_no_counter_behind(where, tmp_path):
     else:
         fit(tmp_path, Throughput(), module=Skips())
     assert _get_current_dispatch_mode() is None
+
+
+def test_what_other_callbacks_do_after_a_validation_is_not_counted(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(throughput.time, "perf_counter", lambda: now[0])
+
+    class Second(Foreign):
+        def training_step(self, batch, batch_idx):
+            now[0] += 1.0
+            return super().training_step(batch, batch_idx)
+
+    class Draws(Callback):
+        def on_validation_end(self, trainer, pl_module):
+            now[0] += 100.0
+
+    speed = Throughput()
+    fit(tmp_path, speed, Draws(), module=Second(), val_check_interval=0.4)
+    assert now[0] > 400 and speed.samples_per_second == 4.0  # of a batch

@@ -8,7 +8,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from lstmopt.compare import html
 from lstmopt.compare.arms import Arm, Run, read_curve
-from lstmopt.compare.report import compared, rows
+from lstmopt.compare.report import compared, rows, show
 
 
 def run(value, seconds=10.0, curve=(4.0, 2.0, 1.0)):
@@ -66,3 +66,21 @@ def test_a_seed_that_the_base_lacks_does_not_count():
     variant = Arm("a", "completed", "", {k: run(9.0 if k == 1 else 0.9 + k / 100) for k in range(4)})
     found = compared([base, variant], "min")[1]
     assert found["effect"] == pytest.approx(-0.1) and found["verdict"] == "too few seeds" and found["seeds_needed"] == 6
+
+
+def test_half_of_the_seeds_are_enough_for_a_time_to_the_base():
+    base = Arm("base", "completed", "", {k: run(1.0) for k in range(4)})
+    late, never = run(1.0, seconds=20.0), run(2.0, curve=(4.0, 3.0, 2.0))
+    half = Arm("a", "completed", "", {0: late, 1: never, 2: never, 3: late})
+    fewer = Arm("b", "completed", "", {0: late, 1: never, 2: never, 3: never})
+    found = compared([base, half, fewer], "min")
+    assert found[1]["time_to_base"] == 2.0 and found[1]["reached_base"] == "2 of 4"
+    assert found[2]["time_to_base"] is None and rows({"arms": found})[2][6] == "never (1 of 4)"
+
+
+def test_the_table_shows_brackets_as_they_were_typed(capsys, tmp_path):
+    arms = [Arm(label, "completed", "", {0: run(1.0), 1: run(1.1)}) for label in ("base", "a=[b,c]")]
+    found = {"metric": "val/loss", "mode": "min", "base": ["data.path=d[/x]e"], "arms": compared(arms, "min")}
+    show(found, rows(found), tmp_path / "[b]")
+    out = capsys.readouterr().out.replace("\n", "")
+    assert "a=[b,c]" in out and "data.path=d[/x]e" in out and str(tmp_path / "[b]") in out

@@ -61,6 +61,7 @@ GOOD = [
     {"val_check_interval": 5},
     {"val_check_interval": 6, "check_val_every_n_epoch": None},
     {"val_check_interval": 6, "limit_val_batches": 0},
+    {"val_check_interval": "00:00:00:01"},
     {"fast_dev_run": True, "limit_test_batches": 0.01},
 ]
 

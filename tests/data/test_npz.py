@@ -91,6 +91,14 @@ def test_lengths_that_are_none_are_refused(lengths, tmp_path):
         load(tmp_path, x=np.ones((40, 6)), y=np.arange(40) % 3, lengths=lengths)
 
 
+def test_numbers_that_are_no_classes_are_refused(tmp_path):
+    y = np.arange(60)
+    y[7] = 900_000_000
+    with pytest.raises(DataError, match="labels up to 900000000") as caught:
+        load(tmp_path, x=np.ones((60, 6)), y=y)
+    assert "save y as floats" in caught.value.hint
+
+
 @pytest.mark.parametrize(
     ("fractions", "problem", "hint"),
     [

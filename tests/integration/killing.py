@@ -222,7 +222,7 @@ def recovered(how, rng, folder):
     shutil.copytree(kept / "checkpoints", folder / "checkpoints")
     damaged(folder / "checkpoints" / "last.ckpt", how, rng)
     with redirect_stdout(StringIO()) as said:
-        found = find("auto", folder)
+        found = find("auto", folder / "checkpoints")
     good = found == str(folder / "checkpoints" / "previous.ckpt") and "last.ckpt is damaged" in said.getvalue()
     return [] if good else [f"{how}: {found}"], 1, said.getvalue()
 

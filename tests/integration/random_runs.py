@@ -28,6 +28,7 @@ def some_options(rng, text):
     if (optimizer, schedule) == ("schedule_free", "one_cycle"):
         options += ["callbacks.lr_schedule.cycle_momentum=false"]
     options += [f"callbacks.last_checkpoint.every_n_steps={rng.choice(['null', 1, 4])}"]
+    options += [f"trainer.max_steps={rng.choice([-1, -1, 999])}"]  # never reached; Lightning counts otherwise with it
     if optimizer == "lbfgs":
         return [*options, *SERIES, f"trainer.limit_train_batches={BATCHES}", "gradient_clip=none"]
     options += [f"trainer.accumulate_grad_batches={rng.choice([1, 3])}"]

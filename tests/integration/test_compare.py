@@ -83,6 +83,10 @@ def test_killed_and_begun_again_no_run_is_repeated(program):
         (["--variants", "optimizer=rmsprob", "optimizer.learning_rate=1"], ["rmsprob", "learning_rate"]),
         (["--variants", "precision=fp16_mixed", "gradient_clip=none"], ["precision=fp16_mixed", "GPU"]),
         (["optimizer=adam,sgd", "--variants", "gradient_clip=none"], ["--variants optimizer=adam optimizer=sgd"]),
+        (
+            ["--variants", "optimizer=adam", "optimizer=adam,sgd optimizer.lr=0.1"],
+            ["optimizer=adam,sgd has", "--variants 'optimizer=adam optimizer.lr=0.1' 'optimizer=sgd optimizer.lr=0.1'"],
+        ),
         (["--variants", "gradient_clip=none", "--seeds", "1"], ["--seeds 2 or more"]),
         (["--variants", "optimizer=sgd seed=3"], ["type seed=3 before --variants"]),
         (

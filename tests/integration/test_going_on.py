@@ -6,6 +6,7 @@ import signal
 from types import SimpleNamespace
 
 import killing
+import leavings
 import pytest
 import torch
 
@@ -46,6 +47,21 @@ def test_a_finished_run_is_not_the_answer_to_other_data(program):
     (program.folder / "c.csv").write_bytes((program.folder / "a.csv").read_bytes())
     again = program(*words, "data.path=c.csv")  # the same data in another place
     assert again.returncode == 0 and "is finished" in again.stdout and results(program) == before
+
+
+def test_a_run_that_max_steps_ended_goes_on_as_if_it_had_not(program):
+    """Within an epoch of 14 batches, at its end, after the first of its two validations, and within another."""
+    words = [word for word in SMALL[:-2] if "early_stopping" not in word]  # which counts validations
+    words += ["data.batch_size=16", "trainer.max_epochs=3", "trainer.val_check_interval=0.5", "optimizer=adam"]
+    words += ["lr_scheduler=reduce_on_plateau", "callbacks.lr_schedule.patience=0", "trainer.log_every_n_steps=1"]
+    assert program(*words, "hydra.run.dir=whole").returncode == 0
+    for steps, epochs in {9: 0, 14: 1, 21: 1, 23: 1}.items():
+        done = program(*words, f"trainer.max_steps={steps}", "hydra.run.dir=run")
+        assert done.returncode == 0, done.stderr
+        assert (results(program)["steps"], results(program)["epochs"]) == (steps, epochs)
+    assert program(*words, "hydra.run.dir=run").returncode == 0
+    whole, found = (leavings.left(program.folder / name) for name in ("whole", "run"))
+    assert whole["results"]["steps"] == 42 and [name for name in whole if whole[name] != found[name]] == []
 
 
 def test_a_checkpoint_with_nothing_left_to_train_is_refused_elsewhere(program):

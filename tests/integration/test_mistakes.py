@@ -53,6 +53,11 @@ MISTAKES = {
     "mode=maximum": ["min or max"],
     "mode=max": ["mode=min"],
     "monitor=val/acc": ["val/acc is not a metric", "val/loss"],
+    "callbacks.early_stopping.monitor=val/foo": [
+        "callbacks.early_stopping.monitor=val/foo is not a metric",
+        "val/loss",
+    ],
+    "trainer.val_check_interval=0": ["trainer.val_check_interval=0 is out of range", "(0, inf)"],
     "task=tagging": ["type task=forecasting"],
     "precision=fp16_mixed": ["type precision=bf16_mixed"],
     "optimizer=sgd optimizer.momentum=0": ["optimizer.nesterov=false"],

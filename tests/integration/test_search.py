@@ -235,6 +235,8 @@ def test_a_worker_that_is_killed(program):
     [
         (["search=tpe", "optimizer.lr=fast", "model.hidden_size=8,16"], "optimizer.lr=fast"),
         (["search=tpe", "model.hiden_size=8,16"], "model.hiden_size"),
+        (["search=grid", "optimizer=sgd,admw"], "type optimizer=adamw"),
+        (["search=grid", "optimizer=sgd,adam", "optimizer.momentum=0.5,0.9"], "optimizer=adam: there is no key"),
         (["search=tpy"], "type search=tpe"),
         (["search=tpe", "search/pruner=ahsa"], "asha"),
         (["search=tpe", "search.n_trials=0"], "out of range"),

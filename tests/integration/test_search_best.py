@@ -8,6 +8,8 @@ import pytest
 from omegaconf import OmegaConf
 from test_search import SMALL, swept
 
+TINY = ["data=mackey_glass", "data.length=330", "data.input_length=16", "data.horizon=3", "model.hidden_size=8"]
+
 
 def test_the_best_of_a_recipe_is_that_recipe_again_wherever_the_folder_is(program):
     """A folder whose name is more than letters and commas are words of Hydra's grammar."""
@@ -49,6 +51,46 @@ def test_a_search_around_an_earlier_best_with_options_of_ones_own(program):
     assert result["best"] == found["best"]["value"]
     config = OmegaConf.load(program.folder / "again" / ".hydra" / "config.yaml")
     assert config.optimizer.betas == [0.8, 0.9]
+
+
+MIXED = """
+model: [lstm, awd_lstm]
+model.num_layers: [1, 2]
+model.dropout: {choices: [0.1], when: {model.num_layers: 2}}
+"""
+
+
+def test_a_point_that_cannot_be_composed_fails_alone_and_the_best_is_what_was_typed(program):
+    """Groups are typed twice and with a list; two seeds; what is large is best."""
+    space = program.folder / "my" / "search" / "space"
+    space.mkdir(parents=True)
+    (space / "mixed.yaml").write_text(MIXED)
+    words = ["search=grid", "search/pruner=none", "search/space=mixed", "search.seeds_per_trial=2", "optimizer=adam"]
+    words += ["callbacks=[default,mixup]", "callbacks.compiled_kernel=null", "search.objectives=[val/mae:maximize]"]
+    done, found = swept(program, "--config-dir", "my", *TINY, *words, "optimizer=sgd")
+    assert done.returncode == 0, done.stderr
+    trials = {(trial["params"]["model"], trial["params"]["model.num_layers"]): trial for trial in found["trials"]}
+    failed = trials.pop(("awd_lstm", 2))
+    assert failed["status"] == "failed" and "model.dropout" in failed["reason"] and not failed["metrics"]
+    folder = program.folder / "multirun" / "s"
+    rows = [line.split("|")[1:4] for line in (folder / "report.md").read_text().splitlines() if "`" in line]
+    order = sorted(trials.values(), key=lambda trial: -trial["value"])
+    assert [int(row[0]) for row in rows] == [*(trial["number"] for trial in order), failed["number"]]
+    assert "[default,mixup]" in done.stdout.partition("best: ")[2].splitlines()[0]
+    for trial in trials.values():
+        runs = [json.loads((folder / str(trial["number"]) / k / "results.json").read_text()) for k in "01"]
+        assert trial["train_seconds"] == pytest.approx(sum(run["train_seconds"] for run in runs))
+        assert trial["metrics"] == pytest.approx(
+            {k: (v + runs[1]["metrics"][k]) / 2 for k, v in runs[0]["metrics"].items()}
+        )
+        assert trial["epochs"] == runs[0]["epochs"] == 3
+    again = program("--config-dir", str(folder), "experiment=best", "hydra.run.dir=again")
+    assert again.returncode == 0, again.stderr
+    first = folder / str(found["best"]["number"]) / "0"
+    once, best = (OmegaConf.load(run / ".hydra" / "config.yaml") for run in (program.folder / "again", first))
+    assert all(once[key] == best[key] for key in ("optimizer", "model", "data"))
+    assert best.optimizer._target_ == "torch.optim.SGD" and "mixup" in once.callbacks
+    assert once.callbacks.keys() == best.callbacks.keys() - {"pruning"}  # which is the search's
 
 
 @pytest.mark.parametrize(

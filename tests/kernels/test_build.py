@@ -56,6 +56,17 @@ def test_a_folder_that_others_may_write_to_is_not_used(home):
 
 
 @needs_compiler
+def test_without_a_home_directory_it_is_made_for_this_process(home, monkeypatch):
+    def none():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(build.Path, "home", none)
+    assert library().lstm_lanes() in (4, 8, 16)
+    assert not home.exists()
+
+
+@needs_compiler
 def test_a_damaged_file_is_made_again(home):
     code = "import torch; from lstmopt.kernels.build import library; print(library().lstm_lanes())"
     for _ in range(2):  # in processes of their own: a library that is loaded is not read again

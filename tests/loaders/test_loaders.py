@@ -145,6 +145,30 @@ def test_data_that_do_not_name_their_files_are_not_cached(folder):
         Cached(str(folder)).load(found)
 
 
+def test_a_split_of_ones_own_is_not_cached(folder, monkeypatch):
+    class Mine(Windows):
+        pass
+
+    found = datamodule(folder, "co2", "resident")
+    spec, splits = found.load()
+    mine = {name: Mine(**split.arguments()) for name, split in splits.items()}
+    monkeypatch.setattr(type(found), "load", lambda self: (spec, mine))
+    with pytest.raises(ConfigError, match="Mine, a split of your own"):
+        Cached(str(folder / "cache")).load(found)
+    assert not list(folder.glob("cache/*"))
+
+
+def test_a_cache_needs_a_home_or_a_folder(folder, monkeypatch):
+    def none():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", none)
+    with pytest.raises(ConfigError, match="no home directory"):
+        Cached()
+    assert Cached(str(folder)).folder == folder
+
+
 def test_a_folder_that_cannot_be_written_to_is_said(folder):
     (folder / "cache").write_text("a file")
     with pytest.raises(ConfigError, match="cannot be written"):

@@ -149,6 +149,32 @@ def test_spaces_are_found():
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_shipped_space(file):
-    space = read(OmegaConf.to_container(OmegaConf.load(file)))
+    space = read(OmegaConf.to_container(OmegaConf.load(file)), {"model": "lstm"})
     assert space.dimensions[0].key in ("optimizer", "optimizer.lr")  # what matters most comes first
     assert len(space.points(3)) >= 12
+
+
+@pytest.mark.parametrize("model", sorted(Path(conf_dir(), "model").glob("*.yaml")), ids=lambda file: file.stem)
+def test_the_default_space_varies_the_dropout_of_each_model_that_has_it(model):
+    space = read(
+        OmegaConf.to_container(OmegaConf.load(Path(conf_dir(), "search", "space", "lstm.yaml"))), {"model": model.stem}
+    )
+    keys = {key for point in space.points(2) for key in point if key.startswith("model.")}
+    options = OmegaConf.load(model)
+    assert keys == {f"model.{key}" for key in ("hidden_size", "num_layers", "dropout") if key in options}
+
+
+def test_probes_have_each_option_of_a_group_and_each_conditional_key():
+    chained = {"low": 0.1, "high": 0.2, "when": {"optimizer.momentum": 0.7}}
+    never = {"low": 1, "high": 2, "when": {"model": "awd_lstm"}}
+    written = WRITTEN | {"optimizer.momentum": {"choices": [0.5, 0.7], "when": {"optimizer": ["lion", "sgd"]}}}
+    space = read(written | {"optimizer.dampening": chained, "model.x": never}, {"model": "lstm"})
+    found = space.probes({"optimizer", "model"})
+    common = {"optimizer.lr": 1e-4, "model.num_layers": 1}
+    sgd = common | {"optimizer": "sgd"}
+    assert found == [
+        common | {"optimizer": "adam"},
+        sgd | {"optimizer.momentum": 0.5},
+        common | {"optimizer": "rmsprop"},
+        sgd | {"optimizer.momentum": 0.7, "optimizer.dampening": 0.1},
+    ]
