@@ -109,9 +109,9 @@ class Space:
         found: list[dict[str, Any]] = []
         for one in self.dimensions:
             for value in one.values(2) if one.key in groups else one.values(2)[:1]:
-                wanted = self._needed(one) | {one.key: value}
-                if not any((one.key, value) in point.items() for point in found):
-                    found += [point] if one.key in (point := self._point(wanted)) else []
+                point = self._point(self._needed(one) | {one.key: value})
+                if one.key in point and not any((one.key, value) in other.items() for other in found):
+                    found.append(point)
         return found
 
     def _needed(self, dimension: Dimension) -> dict[str, Any]:

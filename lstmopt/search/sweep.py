@@ -133,7 +133,7 @@ class Sweep:
         cannot be used, is told before any trial."""
         groups = self.config.hydra.runtime.choices
         configs = []
-        for point in self.space.probes(groups):
+        for point in self.space.probes(groups) or [{}]:
             try:
                 configs.append(self.composed(self.words(point)))
             except ConfigError as error:

@@ -264,3 +264,13 @@ def test_another_space_under_the_same_name_is_refused(program):
     assert swept(program, "search=random", "search.n_trials=1", "model.hidden_size=8,16")[0].returncode == 0
     done, _ = swept(program, "search=random", "search.n_trials=2", "model.hidden_size=8,32")
     assert done.returncode == 2 and "varies something else: model.hidden_size" in done.stderr
+
+
+def test_a_space_of_which_nothing_exists_is_one_point(program):
+    space = program.folder / "my" / "search" / "space"
+    space.mkdir(parents=True)
+    (space / "mine.yaml").write_text("optimizer.momentum: {low: 0.5, high: 0.9, when: {optimizer: sgd}}")
+    words = ["--config-dir", "my", "search=random", "search/space=mine", "search.n_trials=1", "optimizer=adam"]
+    done, found = swept(program, *words)
+    assert done.returncode == 0, done.stderr
+    assert [trial["params"] for trial in found["trials"]] == [{}]

@@ -26,6 +26,10 @@ class Asked(pl.Callback):
 def test_a_signal_keeps_its_code_and_promises_no_checkpoint(signum):
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         cfg = compose("train", SMALL)
-    with pytest.raises(Interrupted) as caught:
-        short_run(cfg, Asked(signum), steps=5, seed=0)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        with pytest.raises(Interrupted) as caught:
+            short_run(cfg, Asked(signum), steps=5, seed=0)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert caught.value.signum == signum and "goes on from here" not in caught.value.hint
