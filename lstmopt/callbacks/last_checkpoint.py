@@ -152,6 +152,6 @@ class LastCheckpoint(Checkpoint):
 
 def cut_short(trainer: pl.Trainer) -> bool:
     """Whether the epoch that Lightning counts as the last was ended before its last batch."""
-    loop, epochs = trainer.fit_loop.epoch_loop, trainer.fit_loop.epoch_progress.current
+    epochs = trainer.fit_loop.epoch_progress.current
     counted = 0 < epochs.ready == epochs.processed  # type: ignore[attr-defined]
-    return counted and not loop._num_ready_batches_reached()
+    return counted and not trainer.is_last_batch
