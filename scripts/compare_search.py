@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -26,19 +27,21 @@ ROOT = Path(__file__).resolve().parents[1]
 MARK = "<!-- compare_search -->"
 TASKS = {
     "co2": ["data=co2", "trainer.max_epochs=9"],
+    "co2, 40 epochs": ["data=co2"],
     "etth1": ["data=etth1", "data.input_length=24", "trainer.max_epochs=9", "trainer.limit_train_batches=40"],
 }
 TASKS |= {f"{task}, space=optimizers": [*words, "search/space=optimizers"] for task, words in TASKS.items()}
+FIRST_LOOK = {"co2, 40 epochs": ["search.pruner.min_resource=9"]}  # a quarter; the default looks after one epoch
 SEARCHES = {"random": ["search=random", "search/pruner=none"], "tpe": ["search=tpe", "search/pruner=asha"]}
 RANDOM, BATCH = 32, 8
 
 
 def run(task, search, seed, n_trials, options):
     """Steps and value of so many trials of a study, in the order in which they ended."""
-    name = f"{task.replace(', space=', '-')}-{search}-{seed}"
+    name = f"{re.sub('[^a-z0-9]+', '-', task)}-{search}-{seed}"
     folder = options.folder / name
     words = [*TASKS[task], *SEARCHES[search], f"seed={seed}", f"hydra.sweep.dir={folder}", "search.study=study"]
-    words += [f"search.n_trials={n_trials}"]
+    words += [f"search.n_trials={n_trials}", *(FIRST_LOOK.get(task, []) if search == "tpe" else [])]
     words += [f"data.root={options.data_root}"] if task.startswith("etth1") else []
     words += ["logger=none", "callbacks.picture=null", f"search.n_jobs={options.jobs}"]
     command = [sys.executable, str(ROOT / "train.py"), *words]
