@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lstmopt.conf_dir import conf_dir
-from lstmopt.quoting import quoted
+from lstmopt.quoting import quoted, search_path
 
 
 def explain(error: Exception, arguments: list[str]) -> str | None:
@@ -32,7 +32,7 @@ def explain(error: Exception, arguments: list[str]) -> str | None:
     if not without_name and not isinstance(error, HydraException | OmegaConfBaseException):
         return None
     GlobalHydra.instance().clear()
-    search_path, overrides = _split(arguments)
+    own, overrides = _split(arguments)
     if not {"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments):
         several = [word for word in overrides if _values(word) != [word]]
         if several:
@@ -40,38 +40,38 @@ def explain(error: Exception, arguments: list[str]) -> str | None:
             as_list = "" if key in _groups() else f", or {key}=[{values}] for a list"
             return f"{several[0]} is more than one value\n  type -m for a run with each{as_list}"
     with initialize_config_dir(conf_dir(), version_base="1.3"):
-        problems = _try_each(search_path, overrides)
+        problems = _try_each(own, overrides)
     return "\n".join(problems) or None
 
 
 def composed(words: Any) -> DictConfig:
     """The config, with Hydra's own part, of arguments that Hydra's parser read; of several values the first."""
-    search_path = [f"hydra.searchpath=[file://{Path(words.config_dir).absolute()}]"] if words.config_dir else []
+    own = [search_path(words.config_dir)] if words.config_dir else []
     overrides = [_values(override)[0] for override in words.overrides]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(Path(words.config_path or conf_dir()).absolute()), version_base="1.3"):
-        return compose(words.config_name or "train", [*search_path, *overrides], return_hydra_config=True)
+        return compose(words.config_name or "train", [*own, *overrides], return_hydra_config=True)
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
     """Hydra's flags apart from the overrides; --config-dir becomes part of the search path."""
-    search_path, overrides = [], []
+    own, overrides = [], []
     rest = iter(arguments)
     for word in rest:
         if word in ("--config-dir", "-cd"):
-            search_path = [f"hydra.searchpath=[file://{Path(next(rest, '.')).absolute()}]"]
+            own = [search_path(next(rest, "."))]
         elif word.startswith("--config-dir="):
-            search_path = [f"hydra.searchpath=[file://{Path(word.split('=', 1)[1]).absolute()}]"]
+            own = [search_path(word.split("=", 1)[1])]
         elif word in ("--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--info", "-i", "--cfg", "-c"):
             next(rest, None)
         elif not word.startswith("-"):
             overrides.append(word)
-    return search_path, overrides
+    return own, overrides
 
 
-def _try_each(search_path: list[str], overrides: list[str]) -> list[str]:
+def _try_each(own: list[str], overrides: list[str]) -> list[str]:
     """Compose with one override more each time; options of groups first, keys inside them after."""
-    problems, good = [], list(search_path)
+    problems, good = [], list(own)
     for override in sorted(overrides, key=lambda word: "." in word.split("=")[0]):
         for single in _values(override):
             try:

@@ -21,6 +21,7 @@ from lstmopt.build import make
 from lstmopt.callbacks.reduce_lr_on_plateau import ReduceLROnPlateau
 from lstmopt.conf_dir import conf_dir, shadowed
 from lstmopt.errors import ConfigError
+from lstmopt.quoting import search_path
 from lstmopt.train import UNSAFE, end
 
 PICTURES = (".png", ".svg", ".pdf", ".jpg", ".jpeg", ".webp")
@@ -147,7 +148,7 @@ def _composed(folder: str | None, overrides: list[str]) -> DictConfig:
     """
     if folder is not None and not os.path.isdir(folder):
         raise ConfigError(f"there is no folder {folder}", "type --config-dir FOLDER")
-    own = [f"hydra.searchpath=['file://{os.path.abspath(folder)}']"] if folder is not None else []
+    own = [search_path(folder)] if folder is not None else []
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         cfg = compose("train", own + overrides, return_hydra_config=True)
     hydra = cfg.hydra
@@ -156,8 +157,8 @@ def _composed(folder: str | None, overrides: list[str]) -> DictConfig:
     foreign = targets.problems(cfg, overrides)
     if foreign:
         raise ConfigError("\n".join(foreign[:2]))
-    search_path = [source.path for source in hydra.runtime.config_sources if source.schema == "file"]
-    problems = (shadowed(search_path) + check.problems(cfg)) or compat.problems(cfg)
+    folders = [source.path for source in hydra.runtime.config_sources if source.schema == "file"]
+    problems = (shadowed(folders) + check.problems(cfg)) or compat.problems(cfg)
     if problems:
         raise ConfigError("\n".join(problems))
     return cfg

@@ -176,8 +176,9 @@ SGD = "_target_: torch.optim.SGD\n_partial_: true\nlr: 0.017\n"
 
 @pytest.mark.parametrize("place", [["--config-dir", "{}"], ["--config-dir={}"], ["hydra.searchpath=[file://{}]"]])
 def test_options_of_ones_own(place, tmp_path):
-    option(tmp_path / "my", SGD)
-    words = [word.format(tmp_path / "my") for word in place]
+    folder = tmp_path / ("my" if "searchpath" in place[0] else "it's, o(1)")
+    option(folder, SGD)
+    words = [word.format(folder) for word in place]
     done = run_program("optimizer=mine", *words, "trainer.max_epochs=2", cwd=tmp_path, command="lstmopt.simulate")
     assert done.returncode == 0 and done.stdout.startswith("first 0.017, "), done.stderr
 

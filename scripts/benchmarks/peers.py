@@ -9,9 +9,11 @@ clock runs from the end of the 20th training batch; import, preparation and vali
 - neuralforecast `LSTM`: one series, `windows_batch_size=64`; its decoder keeps its size.
 - darts `BlockRNNModel("LSTM")`: `batch_size=64`, float32.
 - pytorch-forecasting `RecurrentNetwork`: encoder of 96, decoder of 24, `batch_size=64`.
+- Keras on torch: `LSTM(64)` and `Dense(24)`, `fit` on the array of all windows, `batch_size=64`.
 """
 
 import argparse
+import os
 import time
 import warnings
 from contextlib import suppress
@@ -33,7 +35,7 @@ def clock(base, steps):
     class Clock(base):
         count, began, speed = 0, 0.0, 0.0  # of the class, as some frameworks train with a copy
 
-        def on_train_batch_end(self, *_):
+        def on_train_batch_end(self, *_, **__):
             Clock.count += 1
             if Clock.count == WARM_UP:
                 Clock.began = time.perf_counter()
@@ -137,7 +139,29 @@ def pytorch_forecasting(options):
     return watch.speed
 
 
-PEERS = {"neuralforecast": neuralforecast, "darts": darts, "pytorch-forecasting": pytorch_forecasting}
+def keras(options):
+    os.environ["KERAS_BACKEND"] = "torch"
+    import numpy as np
+    from keras import Sequential
+    from keras.callbacks import Callback
+    from keras.layers import LSTM, Dense, Input
+
+    windows = np.lib.stride_tricks.sliding_window_view(frame(options.data_root)["y"].to_numpy(), INPUT + HORIZON)
+    model = Sequential([Input((INPUT, 1)), LSTM(HIDDEN), Dense(HORIZON)])
+    model.compile(optimizer="adam", loss="mse")
+    watch = clock(Callback, options.steps)
+    with suppress(Done):
+        x, y = windows[:, :INPUT, None], windows[:, INPUT:]
+        model.fit(x, y, batch_size=BATCH, epochs=100, verbose=0, callbacks=[watch])
+    return watch.speed
+
+
+PEERS = {
+    "neuralforecast": neuralforecast,
+    "darts": darts,
+    "pytorch-forecasting": pytorch_forecasting,
+    "keras": keras,
+}
 
 
 def main():

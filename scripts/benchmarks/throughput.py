@@ -145,8 +145,7 @@ CONTESTANTS = {
     "lstmopt, its own task": lstmopt,
 }
 
-
-PEERS = {"neuralforecast": 1.25, "darts": 1.25, "pytorch-forecasting": 2.3}
+PEERS = {"neuralforecast": 1.25, "darts": 1.25, "pytorch-forecasting": 2.3, "keras": 1.25}
 
 
 def main():

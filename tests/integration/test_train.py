@@ -267,6 +267,16 @@ def test_flags_may_stand_between_overrides(words, program):
     assert (shown.optimizer._target_, shown.seed, shown.trainer.max_epochs) == ("torch.optim.SGD", 3, 7)
 
 
+def test_a_folder_of_options_may_have_any_name(program):
+    own = program.folder / "it's, o(1)" / "optimizer"
+    own.mkdir(parents=True)
+    (own / "mine.yaml").write_text("_target_: torch.optim.SGD\n_partial_: true\nlr: 0.1\n")
+    done = program("--config-dir", "it's, o(1)", "optimizer=mine", "trainer=debug")
+    assert done.returncode == 0, done.stderr
+    done = program("--config-dir=it's, o(1)", "optimizer=sdg")
+    assert done.returncode == 2 and "type optimizer=sgd" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_without_pictures_there_is_none(program):
     done = program("trainer.max_epochs=1", "callbacks.picture=null", "hydra.run.dir=run")
     assert done.returncode == 0 and "picture.png" not in done.stdout
