@@ -12,8 +12,10 @@ from typing import Any, BinaryIO
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from lstmopt import __version__
 from lstmopt.errors import CheckpointError
 
+FORMAT = 2  # of what is written
 SEAL = b"lstmopt sha256 "
 LENGTH = len(SEAL) + 64  # bytes of a seal: the word and the digest in hexadecimal
 UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError)
@@ -118,7 +120,7 @@ def read(path: Path) -> dict[str, Any]:
     """A checkpoint as plain data and tensors on the CPU.
 
     Raises:
-        CheckpointError: no such file, damaged, or no checkpoint of a run.
+        CheckpointError: no such file, damaged, no checkpoint of a run, or one of a newer format.
     """
     instead = "type resume=none to train anew, or resume=PATH of another checkpoint"
     problem = damage(path)
@@ -126,10 +128,27 @@ def read(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is not a checkpoint of a run, or it is damaged: {problem}", instead)
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        _know(path, checkpoint)
         checkpoint["state_dict"], checkpoint["global_step"], checkpoint["epoch"], checkpoint["loops"]
-    except UNREADABLE as error:
+    except (*UNREADABLE, AttributeError) as error:
         raise CheckpointError(f"{path} is not a checkpoint of a run", instead) from error
     return checkpoint
+
+
+def _know(path: Path, checkpoint: dict[str, Any]) -> None:
+    """Make sure that a checkpoint's format is known.
+
+    Raises:
+        CheckpointError: it is newer than this program.
+    """
+    run = checkpoint.get("run", {})
+    if run.get("format", 1) > FORMAT:
+        wrote = str(run["versions"]["lstmopt"])[:60]
+        raise CheckpointError(
+            f"{path} has format {run['format']}, written by lstmopt {wrote}; this is lstmopt {__version__}, which"
+            f" reads formats up to {FORMAT}",
+            f"install lstmopt {wrote} or a newer one, or type resume=none to train anew",
+        )
 
 
 def keep_previous(path: Path, previous: Path) -> None:

@@ -77,11 +77,25 @@ def _try_each(own: list[str], overrides: list[str]) -> list[str]:
             try:
                 compose("train", [*good, single])
             except (HydraException, OmegaConfBaseException, ValueError) as error:
-                problems.append(_one(single, error, compose("train", good, return_hydra_config=True)))
+                bare = single.lstrip("+")
+                if bare != single and _composes([*good, bare]):
+                    key = bare.partition("=")[0]
+                    problems.append(f"{single}: {key} is there already\n  type {bare}, without the +")
+                    good.append(bare)
+                else:
+                    problems.append(_one(single, error, compose("train", good, return_hydra_config=True)))
                 break
         else:
             good.append(single)
     return problems
+
+
+def _composes(overrides: list[str]) -> bool:
+    try:
+        compose("train", overrides)
+    except (HydraException, OmegaConfBaseException, ValueError):
+        return False
+    return True
 
 
 def _values(override: str) -> list[str]:
@@ -106,15 +120,19 @@ def _one(override: str, error: Exception, cfg: DictConfig) -> str:
         if readable:
             return f"cannot read {override}\n  quote it: type {shlex.quote(readable)}"
     groups = _groups()
-    if key in groups:
+    if key in groups and value not in groups[key]:
+        below = [group for group in groups if group.startswith(f"{key}/") and value in groups[group]]
         near = _nearest(value, groups[key])
-        return f"{key}={value} does not exist\n  type {key}={near or '|'.join(groups[key])}" + (
-            f" (there are {', '.join(groups[key])})" if near else ""
-        )
+        hint = f"{below[0]}={value}" if below else f"{key}={near or '|'.join(groups[key])}"
+        there = f" (there are {', '.join(groups[key])})" if near and not below else ""
+        return f"{key}={value} does not exist\n  type {hint}{there}"
     if re.search("not in struct|Could not override|Could not append", str(error)):
         plain = OmegaConf.to_container(cfg, resolve=False)
+        inside = [group for group in groups if group.rpartition("/")[2] == key and value in groups[group]]
+        if inside:  # pruner=median
+            return f"there is no key {key}\n  type {inside[0]}={value}"
         keys = [*groups, *_keys({k: v for k, v in plain.items() if k != "hydra"})]  # type: ignore[union-attr]
-        near = _nearest(key, keys)
+        near = _nearest(key, [name for name in keys if f"{name}={value}" != override])  # never what was typed
         parent = key.rpartition(".")[0]
         siblings = ", ".join(k.removeprefix(f"{parent}.") for k in keys if k.startswith(f"{parent}.") and parent)
         hint = f"{parent} has {siblings}" if siblings else "see python train.py --cfg job"

@@ -4,7 +4,8 @@ import math
 import os
 import signal
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,8 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from lstmopt import check, compat, drawing, results, resume, run_facts, run_folder, targets
+from lstmopt import check, compat, drawing, hparams, results, resume, run_facts, run_folder, targets
 from lstmopt.build import Parts, build, loaded
 from lstmopt.callbacks.last_checkpoint import NAME, cut_short
 from lstmopt.callbacks.picture import Picture
@@ -29,6 +29,7 @@ from lstmopt.errors import ConfigError, Interrupted, Pruned, UserError
 from lstmopt.evaluate import baselines
 from lstmopt.loggers import RunTensorBoard
 from lstmopt.run_facts import RunFacts
+from lstmopt.signals import Stopped, answered
 from lstmopt.train import UNSAFE
 from lstmopt.tune import settle
 
@@ -43,7 +44,11 @@ def run(cfg: DictConfig) -> float:
         UserError: a mistake of the user; a run folder made for it is removed again.
         Interrupted: a signal stopped the training; `results.json` says `stopped`.
     """
-    output_dir = Path(HydraConfig.get().runtime.output_dir)
+    with answered():
+        return _run(cfg, Path(HydraConfig.get().runtime.output_dir))
+
+
+def _run(cfg: DictConfig, output_dir: Path) -> float:
     first = ranks.is_first(cfg)
     if first:
         run_folder.hold(output_dir)
@@ -66,6 +71,11 @@ def run(cfg: DictConfig) -> float:
         if first:
             run_folder.remove_unused(output_dir)
         raise
+    except Stopped as stop:  # before or after the training
+        hint = _goes_on(cfg, output_dir)
+        if first:
+            run_folder.remove_unused(output_dir)
+        raise Interrupted(stop.signum, hint) from None
     finally:
         if first:
             run_folder.release(output_dir)
@@ -104,14 +114,29 @@ def _train(cfg: DictConfig, output_dir: Path, first: bool) -> float:
     with joined(parts.trainer, cfg):
         result = _fit(cfg, parts, facts, checkpoint, output_dir, first, tuned)
         if result["status"] == "completed":
-            parts = _whole(cfg, parts, output_dir)
-            _test(parts, output_dir, result)
+            with _stopped_in_the_test(output_dir, first, result):
+                parts = _whole(cfg, parts, output_dir)
+                _test(parts, output_dir, result)
     if first and result["status"] == "completed":
-        _compare(parts, output_dir, result)
+        with _stopped_in_the_test(output_dir, first, result):
+            _compare(parts, output_dir, result)
         results.write(output_dir, result)
         results.show(parts.module.task, result, output_dir)
-        _hparams(cfg, parts, result)
+    if first and result["status"] in ("completed", "pruned"):
+        hparams.log(cfg, _overrides(), parts.trainer, result["metrics"])
     return _value(result)
+
+
+@contextmanager
+def _stopped_in_the_test(output_dir: Path, first: bool, result: dict[str, Any]) -> Iterator[None]:
+    """`results.json` of a run that a signal stops after its training: it is tested when it goes on."""
+    try:
+        yield
+    except Stopped:
+        if first and output_dir.is_dir():
+            with suppress(OSError):
+                results.write(output_dir, result | {"status": "stopped"})
+        raise
 
 
 def _value(result: dict[str, Any]) -> float:
@@ -147,10 +172,9 @@ def _fit(
         raise
     except Pruned:
         status = "pruned"
-    except SystemExit as error:  # Lightning's answer to SIGTERM without `LastCheckpoint`, and to a second interrupt
+    except SystemExit as error:  # where `LastCheckpoint` is not at work, and Lightning's answer to a second interrupt
         status = "stopped"
-        signum = signal.SIGTERM if isinstance(error, SIGTERMException) else signal.SIGINT
-        raise Interrupted(signum, _goes_on(cfg, output_dir)) from None
+        raise Interrupted(getattr(error, "signum", signal.SIGINT), _goes_on(cfg, output_dir)) from None
     except BaseException:
         status = "failed"
         raise
@@ -242,34 +266,10 @@ def _compare(parts: Parts, output_dir: Path, result: dict[str, Any]) -> None:
             logger.experiment.add_image("test/picture", picture, parts.trainer.global_step, dataformats="HWC")
 
 
-def _hparams(cfg: DictConfig, parts: Parts, result: dict[str, Any]) -> None:
-    """A row of the HPARAMS tab: the settings that matter most, and whatever was typed."""
-    chosen = HydraConfig.get().runtime.choices
-    settings: dict[str, Any] = {group: str(chosen[group]) for group in ("optimizer", "lr_scheduler")}
-    keys = ["optimizer.lr", "model.hidden_size", "data.batch_size", "seed"]
-    keys += [override.split("=")[0].lstrip("+~") for override in _overrides()]
-    for key in keys:
-        value = chosen[key] if key in chosen else _typed(cfg, key)
-        if value is not None:
-            settings[key] = value if isinstance(value, bool | int | float) else str(value)
-    metrics = {k: v for k, v in result["metrics"].items() if k.startswith(("val/", "test/"))}
-    for logger in parts.trainer.loggers:
-        if isinstance(logger, RunTensorBoard):
-            logger.log_result(settings, metrics)
-
-
 def _overrides() -> list[str]:
     """What was typed, to the letter, but for the search: a reference to the environment is not followed."""
     typed: list[str] = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)  # type: ignore[assignment]
     return [word for word in typed if not word.startswith("search")]
-
-
-def _typed(cfg: DictConfig, key: str) -> Any:
-    """A value as it is written where it refers to the environment, which nobody shall read on a page."""
-    parent, _, name = key.rpartition(".")
-    node = OmegaConf.select(cfg, parent) if parent else cfg
-    raw = OmegaConf.to_container(node, resolve=False).get(name) if OmegaConf.is_dict(node) else None  # type: ignore[union-attr]
-    return raw if "oc.env" in str(raw) else OmegaConf.select(cfg, key)
 
 
 def quiet() -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import math
 import time
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -11,14 +12,14 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lstmopt.callbacks.best_checkpoint import must_know
+from lstmopt.callbacks.best_checkpoint import NAME, BestCheckpoint, must_know
+from lstmopt.checkpoint_file import FORMAT, damage, read
 from lstmopt.data.batch import Split
 from lstmopt.distributed import ranks
 from lstmopt.errors import CheckpointError
 from lstmopt.results import versions
 from lstmopt.rollback import RATES, scale_rates
 
-FORMAT = 2
 WHOLE = ("seed", "monitor", "mode", "data", "task", "model", "optimizer")
 NEWER = ("input_noise", "mixup")  # in checkpoints since format 2
 SLOTS = ("lr_schedule", "gradient_clip", "precision", "memory", *NEWER)  # callbacks that change the training
@@ -37,7 +38,7 @@ SAMPLE = 2**28  # bytes of an array that are looked at
 
 
 class RunFacts(pl.Callback):
-    """Put into every checkpoint what the run is made of; on a resume, bring in what may differ.
+    """Put into every checkpoint what the run is made of; on a resume, say which versions differ, and bring in what may.
 
     Optimizer settings stand in a checkpoint, so that those typed anew have no effect by themselves. Here the allowed
     ones are put in place after the state was restored; a new learning rate keeps its schedule: all rates are multiplied
@@ -72,6 +73,38 @@ class RunFacts(pl.Callback):
         """Start the clock."""
         if stage == "fit":
             self._began = time.monotonic()
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Make sure that a new run does not put its `best.ckpt` in the place of another run's.
+
+        Raises:
+            CheckpointError: in a folder that was typed lies one.
+        """
+        for keeper in trainer.checkpoint_callbacks:
+            if trainer.ckpt_path is None and isinstance(keeper, BestCheckpoint) and keeper.own_folder:
+                path = Path(str(keeper.dirpath)) / NAME
+                run = Path(trainer.default_root_dir).resolve()
+                if path.is_file() and not path.resolve().is_relative_to(run) and not damage(path):
+                    self._own(path)
+
+    def _own(self, path: Path) -> None:
+        try:
+            changes(str(path), read(path).get("run", {}), self.config | {"data": self.data}, [])
+        except CheckpointError as error:
+            raise CheckpointError(
+                error.problem, "type another callbacks.best_checkpoint.dirpath=FOLDER, or remove that file"
+            ) from None
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Say which versions are not those that the checkpoint was written with."""
+        before, now = checkpoint.get("run", {}).get("versions", {}), versions()
+        differing = [name for name in now if before.get(name, now[name]) != now[name]]
+        if differing and trainer.is_global_zero:
+            here, there = (", ".join(f"{name} {_shown(of[name])}" for name in differing) for of in (now, before))
+            same = "the same to the bit is not promised"
+            print(f"going on with {here}; the checkpoint was written with {there}: {same}", flush=True)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

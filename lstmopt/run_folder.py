@@ -32,6 +32,7 @@ ASIDE = tuple(  # what may differ between two commands that work at one study
 )
 EVENTS = "events.out.*"  # TensorBoard's
 _held: dict[Path, int] = {}  # file descriptors of the locks of this process
+_within: dict[Path, set[Path]] = {}  # folders of checkpoints that are held for a run folder
 _curves: dict[Path, set[Path]] = {}  # that were in these folders before
 
 
@@ -128,8 +129,12 @@ def unique(path: Path) -> Path:
         return path  # Hydra says what is wrong
 
 
-def hold(folder: Path) -> None:
+def hold(folder: Path, key: str = "hydra.run.dir") -> None:
     """Lock a folder until this process ends, however it ends; a process that holds it already goes on.
+
+    Args:
+        folder: it is made if it is not there.
+        key: what is typed for another one.
 
     Raises:
         ConfigError: another process holds it, or it cannot be written to.
@@ -147,12 +152,36 @@ def hold(folder: Path) -> None:
     except BlockingIOError:
         raise ConfigError(
             f"{folder} is in use by {path.read_text().strip() or 'another process'}",
-            "wait for its end, or type another hydra.run.dir=FOLDER",
+            f"wait for its end, or type another {key}=FOLDER",
         ) from None
     except (OSError, ValueError) as error:  # a name that no file can have is a ValueError
         reason = getattr(error, "strerror", None) or error
-        raise ConfigError(f"cannot write to {_shown(folder)}: {reason}", "type hydra.run.dir=FOLDER") from None
+        raise ConfigError(f"cannot write to {_shown(folder)}: {reason}", f"type {key}=FOLDER") from None
     _held[folder] = handle
+
+
+def hold_checkpoints(folder: Path, run: Path, key: str | None, needed: int) -> None:
+    """Lock a folder of checkpoints as long as a run holds its own folder, for two runs can be given the same.
+
+    Args:
+        folder: of the checkpoints.
+        run: the run folder.
+        key: by which another folder than that of the run was typed, which then is looked at for room; None if none was.
+        needed: bytes of one checkpoint.
+
+    Raises:
+        ConfigError: another process holds it, it cannot be written to, or there is too little room.
+    """
+    hold(folder.resolve(), key or "hydra.run.dir")
+    _within.setdefault(run.resolve(), set()).add(folder.resolve())
+    if key:
+        room(folder, needed, key)
+
+
+def release_checkpoints(run: Path) -> None:
+    """Remove the locks of a Trainer's folders, unless a run holds them to the end of its test."""
+    if run.resolve() not in [folder.resolve() for folder in _held]:
+        release(run)
 
 
 def _shown(folder: Path) -> str:
@@ -201,19 +230,22 @@ def still_there(folder: Path) -> None:
 
 
 def release(folder: Path) -> None:
-    """Remove the lock."""
+    """Remove the lock, and those of the run's folders of checkpoints."""
+    for other in _within.pop(folder.resolve(), set()):
+        release(other)
     handle = _held.pop(folder, None)
     if handle is not None:
         (folder / LOCK).unlink(missing_ok=True)
         os.close(handle)
 
 
-def room(folder: Path, needed: int) -> None:
+def room(folder: Path, needed: int, key: str = "hydra.run.dir") -> None:
     """Make sure that the checkpoints will fit.
 
     Args:
-        folder: the run folder.
+        folder: the run folder, or one of checkpoints.
         needed: bytes of one checkpoint; three are kept while a new one is written.
+        key: what is typed for another folder.
 
     Raises:
         ConfigError: the disk has too little room.
@@ -222,7 +254,7 @@ def room(folder: Path, needed: int) -> None:
     if free < 4 * needed:
         raise ConfigError(
             f"{folder} has room for {free / 1e6:.1f} MB, and checkpoints take {4 * needed / 1e6:.1f} MB",
-            "make room, or type hydra.run.dir=FOLDER on another disk",
+            f"make room, or type {key}=FOLDER on another disk",
         )
 
 
@@ -230,7 +262,7 @@ def remove_unused(folder: Path) -> None:
     """Remove a run folder that holds nothing but Hydra's copy of the config, its lock, and curves of this process."""
     own = set(folder.glob(EVENTS)) - _curves.get(folder, set())
     left = [path for path in folder.glob("*") if path.name not in (".hydra", LOCK, "checkpoints") and path not in own]
-    if folder.is_dir() and not left and not any(folder.glob("checkpoints/*")):
+    if folder.is_dir() and not left and all(path.name == LOCK for path in folder.glob("checkpoints/*")):
         release(folder)
         shutil.rmtree(folder)
         for parent in folder.parents[:2]:  # the date folder, and outputs/

@@ -25,6 +25,7 @@ FOLDER = Path(__file__).parent / "benchmarks"
 ROWS = ["overhead", "windows", "kernel", "ragged", "start", "threads", "trials", "recompute", "scale"]
 ROWS += ["throughput", "reading"]
 ROWS += ["gpu"] if torch.cuda.is_available() else []
+BY_NAME = ["cost"]  # needs the repository's history
 MARK = "<!-- measured -->"
 
 
@@ -73,7 +74,7 @@ def measured(name, options):
     """The rows that a script gives; a script that fails is told as such."""
     command = [sys.executable, str(FOLDER / f"{name}.py")]
     command += ["--repeats", str(options.repeats)] if options.repeats else []
-    if name == "throughput":
+    if name in ("throughput", "cost"):
         command += ["--data-root", options.data_root]
     print(f"== {name}", file=sys.stderr, flush=True)
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
@@ -96,7 +97,7 @@ def table(rows):
 def page(scripts):
     """A table for each run that rows are left of, the latest first."""
     runs = {}
-    for name in ROWS:
+    for name in ROWS + BY_NAME:
         if name in scripts:
             runs.setdefault(json.dumps(scripts[name]["run"]), []).extend(scripts[name]["rows"])
     parts = []
@@ -110,7 +111,7 @@ def page(scripts):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", required=True, help="folder that holds ett/ETTh1.csv")
-    parser.add_argument("--rows", nargs="+", default=ROWS, choices=ROWS)
+    parser.add_argument("--rows", nargs="+", default=ROWS, choices=ROWS + BY_NAME)
     parser.add_argument("--repeats", type=int, help="of every row, instead of what each has by default")
     parser.add_argument("--write", type=Path, help="a page whose part after the mark is replaced")
     parser.add_argument("--json", type=Path, help="where the figures go as JSON, and those of earlier runs stay")

@@ -13,7 +13,7 @@ import json
 import statistics
 
 from rich.progress import track
-from runs import about, parser, program, rewrite
+from runs import about, parser, program, record, rewrite
 
 PLAIN = ["optimizer=adam", "optimizer.lr=0.001", "gradient_clip=none", "lr_scheduler=none", "precision=fp32"]
 PLAIN += ["model.forget_bias=null", "model.orthogonal=false"]
@@ -48,6 +48,7 @@ def ratios(task, options):
         words += ["callbacks.picture=null", "search/pruner=none", f"hydra.sweep.dir={folder}", "search.study=study"]
         words += ["--variants", *VARIANTS.values(), "--seeds", str(options.seeds), "--jobs", str(options.jobs)]
         program("scripts/compare.py", words, options.folder / f"{task}.log", 1)
+        record(folder, options.jobs)
     base, *others = json.loads((folder / "compare.json").read_text())["arms"]
     plain = {run["number"]: run for run in base["runs"]}
     times, losses = [], []
@@ -74,7 +75,8 @@ def main():
     options = parser(__doc__, 5, "defaults").parse_args()
     times, losses = zip(*[ratios(task, options) for task in track(TASKS, "tasks")], strict=True)
     lines = [*table("time to plain's best", times), "", *table("best validation loss ÷ plain's", losses)]
-    text = "\n".join([about(f"scripts/compare_defaults.py --seeds {options.seeds}"), "", *lines])
+    head = about(f"scripts/compare_defaults.py --seeds {options.seeds}", [options.folder / task for task in TASKS])
+    text = "\n".join([head, "", *lines])
     print(text)
     if options.write:
         rewrite(options.write, "compare_defaults", text)

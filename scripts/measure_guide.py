@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 from rich.progress import track
-from runs import about, parser, program, results, rewrite
+from runs import about, parser, program, record, results, rewrite
 
 from lstmopt.compare.arms import read_curve
 from lstmopt.compare.statistics import ALPHA, holm, paired_effect
@@ -54,6 +54,7 @@ class Test:
         effects: log of variant ÷ base, by data set and seed.
         raw: p-value of the test by itself.
         p: the same, adjusted for the number of tests of the claim.
+        folders: of the runs.
     """
 
     claim: str
@@ -63,6 +64,7 @@ class Test:
     effects: dict[str, list[float]] = field(default_factory=dict)
     raw: float = 1.0
     p: float = 1.0
+    folders: set[Path] = field(default_factory=set)
 
     @property
     def pooled(self):
@@ -118,11 +120,13 @@ def compared(claim, name, words, tests, options):
         typed = [*words, "callbacks.picture=null", "search/pruner=none", f"hydra.sweep.dir={folder}"]
         typed += ["search.study=study", "--variants", *variants, "--seeds", str(options.seeds)]
         program("scripts/compare.py", [*typed, "--jobs", str(options.jobs)], options.folder / f"{claim}-{name}.log", 1)
+        record(folder, options.jobs)
     arms = json.loads((folder / "compare.json").read_text())["arms"]
     by_seed = [{run["number"]: run for run in arm["runs"]} for arm in arms]
     for test in tests:
         number = 1 + variants.index(test.variant)
         test.effects[name] = []
+        test.folders.add(folder)
         for k in range(options.seeds):
             both = [by_seed[number].get(k), by_seed[0].get(k)]
             if test.of == "time_to_both" and None not in both:
@@ -138,6 +142,7 @@ def best_of_search(words, folder, log, seed, jobs):
         typed = ["-m", *words, *SHORT, *(GRID if "search=grid" in words else SPACE), f"seed={seed}"]
         typed += [f"search.n_jobs={jobs}", f"hydra.sweep.dir={folder}", "search.study=study"]
         program("train.py", typed, log, 1)
+        record(folder, jobs)
     found = [results(folder / str(number)) for number in range(TRIALS)]
     return min(trial["best"] for trial in found if trial["status"] == "completed")
 
@@ -149,6 +154,8 @@ def searched(name, words, base, tests, options):
         engine = kind.split()[0].removeprefix("search=")
         for seed in range(options.seeds):
             folder = options.folder / f"search-{engine}-{name}-{seed}"
+            for test in tests:
+                test.folders.add(folder)
             found[kind, seed] = best_of_search(
                 [*words, *kind.split()], folder, folder.with_suffix(".log"), seed, options.jobs
             )
@@ -230,7 +237,8 @@ def main():
     page = sum(adjusted <= ALPHA for adjusted in holm([test.raw for test in everything]))
     shown_alone = sum(test.p <= ALPHA for test in everything)
     parts = {name: lines_of(plan["claims"][name], tests) for name, tests in found.items()}
-    head = [about(f"scripts/measure_guide.py --seeds {options.seeds}"), ""]
+    folders = set().union(*(test.folders for test in everything))
+    head = [about(f"scripts/measure_guide.py --seeds {options.seeds}", folders), ""]
     head += [
         f"{len(everything)} tests of {len(found)} claims; {shown_alone} show a direction, {page} also after Holm for"
     ]

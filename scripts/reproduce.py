@@ -4,7 +4,8 @@
 
 Each is `python train.py experiment=NAME seed=K` and where the data are, nothing else: the model is the one of the best
 validation, and the test set is read once, after the training. Runs lie in `--folder`, and those that are complete there
-are not repeated; with `--jobs` of two and more each run has one thread. DIR holds ett/, mnist/, polymusic/,
+are not repeated, and shown with the day and the versions that made them; with `--jobs` of two and more each run has one
+thread. DIR holds ett/, mnist/, polymusic/,
 tinyshakespeare/, ucr/ and, where you have it, ptb/. What an experiment needs and this machine lacks is said in its row.
 Rows of experiments that `--only` leaves out stay on the page as they are.
 """
@@ -12,12 +13,12 @@ Rows of experiments that `--only` leaves out stay on the page as they are.
 import re
 import statistics
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
 
 import torch
 from rich.progress import Progress
-from runs import about, cpu, parser, program, results, rewrite
+from runs import parser, program, provenance, record, results, rewrite
 
+SEEDS = 3  # fewer show no verdict
 # metric, `min` or `max`, what the project asks of itself, figures published for comparison
 RECIPES = {
     "etth1_96": ("test/mse", "min", 0.358, "GRU 1.135, DLinear .381, PatchTST .375, SegRNN .351"),
@@ -55,17 +56,20 @@ def lacking(name, root):
 
 
 def run(name, seed, options):
-    """The results of one run."""
+    """The folder of one run, which is made where it is not there."""
     folder = options.folder / name / str(seed)
     done = results(folder)
     if done is None or done["status"] != "completed":
         words = [*command(name, options.data_root), f"seed={seed}", f"hydra.run.dir={folder}"]
         program("train.py", words, folder / "log.txt", 1 if options.jobs > 1 else None)
-    return results(folder)
+        record(folder, options.jobs)
+    return folder
 
 
-def row(name, found, options):
-    """A line of the table."""
+def row(name, folders, options):
+    """A line of the table, about the completed runs in these folders."""
+    done = {folder: result for folder in folders if (result := results(folder)) and result["status"] == "completed"}
+    found = list(done.values())
     metric, mode, bar, published = RECIPES[name]
     bar_cell = f"{'≤' if mode == 'min' else '≥'} {bar:g}"
     if not found:
@@ -79,9 +83,11 @@ def row(name, found, options):
     seconds = statistics.mean(result["train_seconds"] for result in found)
     memory = max(result["peak_memory_mb"] for result in found)
     cells = [f"`{name}`", metric, f"{mean:.4g}{spread}", f"{len(found)}", bar_cell]
-    cells += ["holds" if held else "**missed**", published, f"{found[0]['parameters']:,}", f"{seconds:.0f}"]
-    machine = f"{date.today()}, {cpu()}, torch {torch.__version__}, {options.jobs} at a time"
-    return f"| {' | '.join([*cells, f'{memory:.0f}', machine])} |"
+    asked = max(SEEDS, options.seeds)
+    few = f"{len(found)} of {asked} seeds" if len(found) < asked else ""
+    verdict = few or "holds" if held else ", ".join(word for word in ("**missed**", few) if word)
+    cells += [verdict, published, f"{found[0]['parameters']:,}", f"{seconds:.0f}"]
+    return f"| {' | '.join([*cells, f'{memory:.0f}', provenance(done)])} |"
 
 
 def earlier(page):
@@ -91,7 +97,7 @@ def earlier(page):
 
 
 def main():
-    arguments = parser(__doc__, 3, "reproduced")
+    arguments = parser(__doc__, SEEDS, "reproduced")
     arguments.add_argument("--only", nargs="+", choices=RECIPES, default=list(RECIPES))
     options = arguments.parse_args()
     possible = [name for name in options.only if not lacking(name, options.data_root)]
@@ -105,10 +111,10 @@ def main():
     rows = earlier(options.write)
     for name in RECIPES:
         if name in options.only or name not in rows:
-            rows[name] = row(name, [result for (one, _), result in found.items() if one == name], options)
+            rows[name] = row(name, [folder for (one, _), folder in found.items() if one == name], options)
     lines = ["| experiment | metric | mean ± std | seeds | bar | | published | parameters | seconds | MB | measured |"]
     lines += ["|---" * 11 + "|", *(rows[name] for name in RECIPES)]
-    text = "\n".join([about("scripts/reproduce.py"), "", *lines])
+    text = "\n".join(["`scripts/reproduce.py`; the last column has when and with what each was measured.", "", *lines])
     print(text)
     if options.write:
         rewrite(options.write, "reproduce", text)

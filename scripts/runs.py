@@ -7,11 +7,11 @@ import platform
 import re
 import subprocess
 import sys
-from datetime import date
-from importlib.metadata import version
+from datetime import date, datetime
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+MADE = "made.json"  # what `record` writes
 
 
 def program(name, words, log, threads=None):
@@ -52,11 +52,44 @@ def cpu():
     return platform.machine()
 
 
-def about(command):
-    """Date, command, machine and versions, for the head of a table."""
-    packages = ", ".join(f"{name} {version(name)}" for name in ("lstmopt", "torch", "pytorch-lightning"))
-    machine = f"{cpu()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    return f"{date.today()}, `{command}`; {machine}, {packages}."
+def record(folder, jobs):
+    """Write down when, where and beside how many others the runs of a folder were made, as soon as they are."""
+    facts = {"date": str(date.today()), "machine": f"{cpu()}, {os.cpu_count()} cores", "jobs": jobs}
+    (Path(folder) / MADE).write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def provenance(folders):
+    """When, where and with what the runs in these folders, and in folders of theirs, were made.
+
+    Date, machine and jobs are those of `record`. Of runs without it the date is that of results.json, and nothing is
+    said about the rest. Versions are those that results.json names.
+    """
+    made = []
+    for file in sorted(file for folder in folders for file in Path(folder).rglob("results.json")):
+        notes = [parent / MADE for parent in file.parents[:3] if (parent / MADE).is_file()]
+        own = json.loads(notes[0].read_text()) if notes else {}
+        own.setdefault("date", str(datetime.fromtimestamp(file.stat().st_mtime).date()))
+        made.append(own | {"versions": json.loads(file.read_text()).get("versions", {})})
+    if not made:
+        return ""
+    days = sorted(one["date"] for one in made)
+    parts = [" to ".join(dict.fromkeys((days[0], days[-1]))), _every([one.get("machine") for one in made])]
+    for name in ("python", "lstmopt", "torch", "pytorch-lightning"):
+        known = _every([one["versions"].get(name) for one in made])
+        parts.append(f"{name} {known}" if known else "")
+    parts.append(_every([one.get("jobs") for one in made], " at a time"))
+    return ", ".join(part for part in parts if part)
+
+
+def _every(values, unit=""):
+    """All that there are, in words; where some are not known, that too."""
+    known = " and ".join(sorted({str(value) for value in values if value is not None}))
+    return f"{known}{unit}{' (part of the runs)' if None in values else ''}" if known else ""
+
+
+def about(command, folders):
+    """Command and provenance of the runs that it showed, for the head of a table."""
+    return "; ".join(part for part in (f"`{command}`", provenance(folders)) if part) + "."
 
 
 def rewrite(page, mark, text):

@@ -9,14 +9,17 @@ to the bit: weights, optimizer, schedule, counters, early stopping, best checkpo
 - single: one kill -9 at a random moment of the process, its start and end included.
 - chains: four kills each, on first, last and other batches and in validation.
 - writes: a kill within the write of a checkpoint; there may be no damaged file under a final name.
-- signals: SIGTERM, SIGINT and SIGUSR1; the exit code is 143 or 130, and the run goes on to the same end.
+- signals: SIGTERM, SIGINT and SIGUSR1 at the start, in training, validation and test; the exit code is 143 or 130, and
+  the run goes on to the same end.
 - starts: 20 runs begun at once, without a folder named and in the same folder.
-- damaged: last.ckpt cut off, empty, random, or with one bit flipped: told, and the one before it is taken.
+- damaged: last.ckpt cut off, empty, random, or with one bit flipped: told, and the one before it is taken; the same of
+  best.ckpt, one case in five: told, and the best epoch looked for in those to come, or what to type where none are.
 """
 
 import argparse
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -30,6 +33,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "integration")]
 
 import killing  # noqa: E402
 from random_runs import a_text, some_kills, some_options  # noqa: E402
+
+from lstmopt.checkpoint_file import damage  # noqa: E402
 
 
 def single(number, rng, folder):
@@ -53,12 +58,38 @@ def writes(number, rng, folder):
 def signals(number, rng, folder):
     options = some_options(rng, a_text(folder))
     signum = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)[number % 3]
-    return *killing.signalled(options, signum, rng, folder / "run"), options
+    place = ("training_step", "training_step", "validation_step", "setup", "test_step")[number % 5]
+    return *killing.signalled(options, place, signum, rng, folder / "run"), [place, *options]
 
 
 def damaged(number, rng, folder):
     how = "flip" if number >= 20 else ("cut", "cut", "empty", "random")[number % 4]
+    if number % 5 == 4:
+        return *without_best(how, rng, folder / "run"), [how, "best.ckpt"]
     return *killing.recovered(how, rng, folder / "run"), [how]
+
+
+def without_best(how, rng, folder):
+    """Damage the best checkpoint of a run that goes on, or that was not tested yet: what is wrong with its answers."""
+    options = [*killing.BASE, *killing.SERIES, "callbacks.early_stopping.patience=99"]
+    kept = Path(tempfile.gettempdir()) / f"run-without-best-{os.getpid()}"
+    log = kept.with_suffix(".txt")
+    if not kept.exists() and killing.run([*options, f"hydra.run.dir={kept}"], log):
+        return ["the run as a whole"], 0, log.read_text()[-2000:]
+    shutil.copytree(kept, folder)
+    (folder / "results.json").unlink()
+    killing.damaged(folder / "checkpoints" / "best.ckpt", how, rng)
+    epochs, more = killing.EPOCHS, rng.randrange(2)
+    log, options = folder / "log.txt", [*options, f"hydra.run.dir={folder}"]
+    code = killing.run([*options, f"trainer.max_epochs={epochs + more}"], log)
+    said = log.read_text()
+    if code != (0 if more else 2) or "best.ckpt is damaged" not in said or "Traceback" in said:
+        return [f"{how}: exit {code}"], 1, said[-2000:]
+    typed = f"trainer.max_epochs={2 * epochs}"
+    if not more and (f"type {typed}" not in said or killing.run([*options, typed], log)):
+        return [f"{how}: {typed}"], 1, log.read_text()[-2000:]
+    broken = damage(folder / "checkpoints" / "best.ckpt")
+    return [broken] if broken else [], 1, log.read_text()[-2000:]
 
 
 def starts(number, rng, folder):

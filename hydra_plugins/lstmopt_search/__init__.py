@@ -9,6 +9,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from lstmopt.importing import imported
+from lstmopt.search.space_words import take_over
 
 if TYPE_CHECKING:
     from lstmopt.search.sweep import Sweep
@@ -30,7 +31,7 @@ class SearchSweeper(Sweeper):
 
     def run(self, kind: type["Sweep"], arguments: list[str]) -> None:
         """Run a search of this kind."""
-        from lstmopt.search.sweep import run
+        from lstmopt.search.search import run
 
         assert self.config is not None and self.hydra_context is not None and self.task_function is not None
         launcher = Plugins.instance().instantiate_launcher(
@@ -50,6 +51,7 @@ class CompareSweeper(SearchSweeper):
         self.run(Variants, arguments)
 
 
+take_over()
 for name, sweeper in (("lstmopt", SearchSweeper), ("lstmopt_compare", CompareSweeper)):
     ConfigStore.instance().store(
         group="hydra/sweeper",

@@ -1,5 +1,6 @@
 """The checkpoint of the best epoch."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,9 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from lstmopt.checkpoint_file import UNREADABLE, keep_previous
-from lstmopt.errors import ConfigError
+from lstmopt import run_folder
+from lstmopt.checkpoint_file import UNREADABLE, CheckpointFile, damage, keep_previous
+from lstmopt.errors import CheckpointError, ConfigError
 from lstmopt.module import LSTMModule
 
 NAME = "best.ckpt"
@@ -18,7 +20,8 @@ class BestCheckpoint(ModelCheckpoint):
     """Keep `best.ckpt`, the epoch with the best monitored metric.
 
     A run that goes on from a checkpoint keeps the `best.ckpt` that lies beside it, in whatever folder that is now.
-    Where none of that run lies there, the best epoch is looked for anew, and `first_epoch` says from which on.
+    Where none of that run lies there, or a damaged one, that is said, the best epoch is looked for anew, and
+    `first_epoch` says from which on.
 
     Args:
         monitor: the metric, as `val/loss`.
@@ -26,7 +29,8 @@ class BestCheckpoint(ModelCheckpoint):
         dirpath: folder; None is `checkpoints` in the run folder.
 
     Raises:
-        ConfigError: the training ends before the metric is known.
+        ConfigError: the training ends before the metric is known, or another run is at work in the folder.
+        CheckpointError: `best.ckpt` was damaged, and no epoch was left to find the best one in.
     """
 
     def __init__(self, monitor: str = "val/loss", mode: str = "min", dirpath: str | None = None) -> None:
@@ -40,14 +44,29 @@ class BestCheckpoint(ModelCheckpoint):
             auto_insert_metric_name=False,
         )
         self.first_epoch = 0
+        self.own_folder = dirpath is not None
         self._brought: Path | None = None
+        self._damaged: str | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Settle the folder before Lightning does; a metric of training is known at the end of an epoch only."""
+        """Settle the folder before Lightning does, and make it this run's alone; a metric of training is known at the
+        end of an epoch only."""
         self.dirpath = self.dirpath or str(Path(trainer.default_root_dir) / "checkpoints")
         if str(self.monitor).startswith("train/"):
             self._save_on_train_epoch_end = True
-        super().setup(trainer, pl_module, stage)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Checkpoint directory .* is not empty")
+            super().setup(trainer, pl_module, stage)
+        if stage == "fit" and trainer.is_global_zero:
+            key = "callbacks.best_checkpoint.dirpath" if self.own_folder else None
+            needed = 3 * sum(p.nbytes for p in pl_module.parameters()) if key else 0
+            run_folder.hold_checkpoints(Path(str(self.dirpath)), Path(trainer.default_root_dir), key, needed)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Give the folder back."""
+        super().teardown(trainer, pl_module, stage)
+        if stage == "fit" and trainer.is_global_zero:
+            run_folder.release_checkpoints(Path(trainer.default_root_dir))
 
     def state_dict(self) -> dict[str, Any]:
         """Lightning's, and the first epoch that was compared."""
@@ -63,11 +82,16 @@ class BestCheckpoint(ModelCheckpoint):
         here, beside = Path(str(self.dirpath)) / NAME, Path(trainer.ckpt_path).absolute().with_name(NAME)
         own = beside.parent.resolve() == here.parent.resolve()
         places = [here, beside] if state.get("dirpath") == self.dirpath and not own else [beside]
-        score, kept = state["best_model_score"], None
+        score, kept, broken = state["best_model_score"], None, None
         if trainer.is_global_zero and score is not None:
-            found = (path for path in places if (path.is_file() if own else self._score(path) == float(score)))
-            kept = next(found, None)
-        kept = trainer.strategy.broadcast(kept)
+            sealed = isinstance(trainer.strategy.checkpoint_io, CheckpointFile)
+            for path in filter(Path.is_file, places):
+                problem = damage(path) if sealed else None
+                if problem:
+                    broken = broken or f"{path} is damaged ({problem})"
+                elif kept is None and (own or self._score(path) == float(score)):
+                    kept = path
+        kept, broken = trainer.strategy.broadcast((kept, broken))
         state["dirpath"] = self.dirpath
         if kept:
             self._brought = None if own or kept == here else kept
@@ -81,9 +105,9 @@ class BestCheckpoint(ModelCheckpoint):
         state["kth_value"] = self.kth_value
         if score is not None:
             first = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-            state["first_epoch"] = first
+            state["first_epoch"], self._damaged = first, broken
             if trainer.is_global_zero:
-                problem = f"best.ckpt of that run is not beside {trainer.ckpt_path}"
+                problem = broken or f"best.ckpt of that run is not beside {trainer.ckpt_path}"
                 print(f"{problem}: the best epoch is looked for from epoch {first + 1} on", flush=True)
 
     def _score(self, path: Path) -> float | None:
@@ -115,6 +139,17 @@ class BestCheckpoint(ModelCheckpoint):
         """Lightning's, but for a run that went on within an epoch and ends before the metric of that one is known."""
         if self.monitor in trainer.callback_metrics or not trainer.ckpt_path:
             super().on_train_epoch_end(trainer, pl_module)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's; make sure that the best epoch was found again where its file was damaged."""
+        super().on_fit_end(trainer, pl_module)
+        if self._damaged and self.best_model_score is None:
+            epochs, most = trainer.current_epoch, trainer.max_epochs or 0
+            more = f"trainer.max_epochs={2 * epochs} to look for it in more epochs, or " if epochs >= most > 0 else ""
+            raise CheckpointError(
+                f"{self._damaged}, and no epoch is left to look for the best one in",
+                f"type {more}resume=none to train anew",
+            )
 
 
 def must_know(monitor: str, trainer: pl.Trainer) -> None:

@@ -10,11 +10,12 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
+from lstmopt import run_folder
 from lstmopt.checkpoint_file import CheckpointFile, keep_previous, sync_folder
 from lstmopt.distributed import together
 from lstmopt.errors import CheckpointError, Interrupted
+from lstmopt.signals import SIGNALS
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # the last is what SLURM can be asked to send
 NAME, PREVIOUS = "last.ckpt", "previous.ckpt"
 
 
@@ -33,6 +34,7 @@ class LastCheckpoint(Checkpoint):
         every_n_seconds: seconds between two files, likewise.
 
     Raises:
+        ConfigError: another run is at work in the folder, or it has too little room.
         Interrupted: after the state was saved on a signal.
         CheckpointError: the file cannot be written.
     """
@@ -52,19 +54,21 @@ class LastCheckpoint(Checkpoint):
         return type(self).__name__
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Make the folder, remove what a killed run left half written, and have files written whole."""
+        """Make the folder this run's, remove what a killed one left half written, and have files written whole."""
         if stage != "fit":
             return
         trainer.strategy.checkpoint_io = CheckpointFile()
         folder = self._folder(trainer)
         if trainer.is_global_zero:
+            key = "callbacks.last_checkpoint.dirpath" if self.dirpath else None
+            needed = 3 * sum(p.nbytes for p in pl_module.parameters()) if key else 0
+            run_folder.hold_checkpoints(folder, Path(trainer.default_root_dir), key, needed)
             try:
-                folder.mkdir(parents=True, exist_ok=True)
                 for part in folder.glob("*.part"):
                     part.unlink()
             except OSError as error:
                 raise CheckpointError(
-                    f"cannot write to {folder}: {error.strerror}", "type hydra.run.dir=FOLDER"
+                    f"cannot write to {folder}: {error.strerror}", f"type {key or 'hydra.run.dir'}=FOLDER"
                 ) from error
 
     def _folder(self, trainer: pl.Trainer) -> Path:
@@ -77,11 +81,13 @@ class LastCheckpoint(Checkpoint):
             self._handlers[signum] = signal.signal(signum, self._remember)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Give the signals back."""
+        """Give the signals and the folder back."""
         while self._handlers:
             signum, handler = self._handlers.popitem()
             if signal.getsignal(signum) == self._remember:  # after a run without errors Lightning has done so before
                 signal.signal(signum, handler)
+        if stage == "fit" and trainer.is_global_zero:
+            run_folder.release_checkpoints(Path(trainer.default_root_dir))
 
     def _remember(self, signum: int, frame: FrameType | None) -> None:
         if self.signum == signal.SIGINT == signum:

@@ -1,5 +1,6 @@
 """A comparison as a search over its variants."""
 
+import re
 import shlex
 from typing import Any
 
@@ -69,8 +70,10 @@ class Variants(Sweep):
         return pruner
 
     def words(self, values: dict[str, Any]) -> list[str]:
-        """What is typed for a variant."""
-        return shlex.split(values[KEY])
+        """What is typed for a variant; `+GROUP=option` as `GROUP=option`, for every group has its choice already."""
+        chosen, words = self.config.hydra.runtime.choices, shlex.split(values[KEY])
+        named = [re.fullmatch(r"\+([\w/]+)=\w+", word) for word in words]  # no list: +callbacks=[a] adds to the others
+        return [word[1:] if one and one[1] in chosen else word for word, one in zip(words, named, strict=True)]
 
     def _try_one(self) -> None:
         """Compose all of them, check each as a run would be checked, and read the base's data."""

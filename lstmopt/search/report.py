@@ -1,7 +1,10 @@
 """What a search leaves: `sweep.json`, the best settings, a report and pictures."""
 
 import shlex
+import signal
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,28 +24,82 @@ if TYPE_CHECKING:
     from lstmopt.search.sweep import Sweep
 
 BEST = "best"
+STOPPED = "stopped"  # and not ended: whoever comes next goes on with it
 
 
-def write(study: Study, sweep: "Sweep") -> None:
-    """Write and show all of it; the trials that there are so far count."""
-    entries = [entry(trial, sweep) for trial in study.trials()]
+def keep(study: Study, sweep: "Sweep") -> dict[str, Any]:
+    """Write `sweep.json`, and give what stands in it: the trials that there are so far.
+
+    One that was stopped, and that the same command goes on with, is `stopped`; one that another process works at is
+    left out. Processes of one folder take turns, and a signal has to wait, so that the file is whole and the newest.
+    """
+    with _signals_wait(), study.alone():
+        found = _found(study, sweep)
+        results.write(sweep.folder, found, "sweep.json")
+    return found
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    came: list[int] = []
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    for signum in before:
+        signal.signal(signum, lambda signum, frame: came.append(signum))
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+        for number in came[:1]:
+            signal.raise_signal(number)
+
+
+def _found(study: Study, sweep: "Sweep") -> dict[str, Any]:
+    states = [(trial, _status(trial, study)) for trial in study.trials()]
+    entries = [entry(trial, sweep, status) for trial, status in states if status]
     done = [one for one in entries if one["status"] == "completed"]
     sign = 1 if next(iter(sweep.directions.values())) == "minimize" else -1
-    best = min(done, key=lambda one: sign * one["value"], default=None)
     front = study.study.best_trials if len(sweep.directions) > 1 and done else []
-    found = {
+    return {
         "study": study.study.study_name,
         "objectives": sweep.directions,
         "trials": entries,
-        "best": best,
+        "best": min(done, key=lambda one: sign * one["value"], default=None),
         "front": [trial.number for trial in front],
     }
-    results.write(sweep.folder, found, "sweep.json")
+
+
+def _status(trial: FrozenTrial, study: Study) -> str:
+    """Nothing where another process is at work."""
+    if trial.state.is_finished():
+        return STATUS[trial.state]
+    return STOPPED if study.to_go_on(trial) else ""
+
+
+def brief(found: dict[str, Any], sweep: "Sweep", table: bool) -> None:
+    """Show what was found without the rest of a report: the best settings, and the table too if it is asked for."""
+    best = found["best"]
+    if table and found["trials"]:
+        comparison.show(found["trials"], best, sweep.folder)
+    elif best is not None:
+        print(f"best: {' '.join(best['overrides'])}")
+
+
+def write(found: dict[str, Any], study: Study, sweep: "Sweep") -> None:
+    """Write and show the rest: the best settings as a file, pictures, a report, a table.
+
+    Args:
+        found: from `keep`.
+        study: whose trials.
+        sweep: what they have in common.
+    """
+    entries, best = found["trials"], found["best"]
     if not entries:
         return
     if best is not None:
         _best_as_experiment(best, sweep)
-    pictures = _pictures(study.study, sweep) if len(done) > 1 else []
+    done = sum(one["status"] == "completed" for one in entries)
+    pictures, missing = _pictures(study.study, sweep) if done > 1 else ([], [])
     _markdown(found, pictures, sweep)
     comparison.show(entries, best, sweep.folder)
     if best is not None:
@@ -50,9 +107,13 @@ def write(study: Study, sweep: "Sweep") -> None:
         print(f"once more:      python train.py {shlex.join([*own, *best['overrides']])}")
         print(f"or as a file:   python train.py --config-dir {shlex.quote(str(sweep.folder))} experiment=best")
     print(f"look into it:   optuna-dashboard '{make_url(sweep.storage).render_as_string(hide_password=True)}'")
+    if done < 2:
+        print(f"no pictures:    they need two completed trials, and there {'is one' if done else 'are none'}")
+    elif missing:
+        print(f"not drawn:      {', '.join(missing)}, which need more completed trials, or ones that differ")
 
 
-def entry(trial: FrozenTrial, sweep: "Sweep") -> dict[str, Any]:
+def entry(trial: FrozenTrial, sweep: "Sweep", status: str) -> dict[str, Any]:
     """One trial, as `sweep.json` and the table show it: of several seeds the mean of each metric, the seconds of all,
     and the most epochs."""
     runs = [results.read(sweep.run_folder(trial.number, k)) for k in range(sweep.search.seeds_per_trial)]
@@ -62,7 +123,7 @@ def entry(trial: FrozenTrial, sweep: "Sweep") -> dict[str, Any]:
     values = trial.values or []
     return {
         "number": trial.number,
-        "status": STATUS[trial.state],
+        "status": status,
         "overrides": own + trial.user_attrs.get("overrides", []),
         "value": values[0] if values else None,
         "run_dir": str(sweep.folder / str(trial.number)),
@@ -135,8 +196,8 @@ def _own_options(sweep: "Sweep") -> str:
     return renamed
 
 
-def _pictures(study: optuna.Study, sweep: "Sweep") -> list[str]:
-    """Optuna's plots as PNG files; their names."""
+def _pictures(study: optuna.Study, sweep: "Sweep") -> tuple[list[str], list[str]]:
+    """Optuna's plots as PNG files; the names of those, and of those that could not be drawn."""
     import matplotlib.pyplot as plt
 
     plt.switch_backend("Agg")
@@ -155,7 +216,7 @@ def _pictures(study: optuna.Study, sweep: "Sweep") -> list[str]:
     }
     if several:
         drawn["front"] = lambda: plots.plot_pareto_front(study, target_names=list(sweep.directions))
-    found = []
+    found, missing = [], []
     for name, draw in drawn.items():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -163,16 +224,18 @@ def _pictures(study: optuna.Study, sweep: "Sweep") -> list[str]:
                 draw()
             except (ValueError, RuntimeError):  # too few trials, or all of them alike
                 plt.close("all")
+                missing.append(f"{name}.png")
                 continue
             plt.gcf().set_size_inches(max(9, 3 * len(study.best_trials[0].params)) if name == "slice" else 9, 5)
             plt.gcf().savefig(sweep.folder / f"{name}.png", dpi=100, bbox_inches="tight")
             plt.close("all")
         found.append(f"{name}.png")
-    return found
+    return found, missing
 
 
 def _markdown(found: dict[str, Any], pictures: list[str], sweep: "Sweep") -> None:
-    counts = {state: sum(one["status"] == state for one in found["trials"]) for state in STATUS.values()}
+    states = [*STATUS.values(), STOPPED]
+    counts = {state: sum(one["status"] == state for one in found["trials"]) for state in states}
     lines = [
         f"# {found['study']}",
         "",

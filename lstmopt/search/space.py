@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,14 +11,15 @@ from typing import Any
 
 import numpy as np
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import Trial
 
 from lstmopt.errors import ConfigError
 from lstmopt.quoting import quoted
+from lstmopt.search.space_words import SPACE, WORDS
 
 SHAPES = "a list of choices, or {low: ..., high: ..., log: true}, or {low: ..., high: ..., step: ...}"
-WORDS = {"low", "high", "log", "step", "choices", "when"}
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,36 @@ class Space:
         }
 
 
+def chosen(config: DictConfig, parsed: list[Override], varied: list[Override]) -> Space:
+    """What a command varies: what was typed takes the place of the space file, unless a space was typed too.
+
+    Args:
+        config: the composed config, with Hydra's part.
+        parsed: all that was typed.
+        varied: that which has several values.
+
+    Raises:
+        ConfigError: nothing is varied, or it cannot be read.
+    """
+    for override in (one for one in varied if str(one.key_or_group).startswith(f"{SPACE}.")):
+        word = str(override.input_line).lstrip("+").removeprefix(f"{SPACE}.")
+        raise ConfigError(f"{override.input_line} has several values", f"type {shlex.quote(word)}")
+    mine = typed(varied)
+    names = [str(override.key_or_group) for override in parsed]
+    written: Any = OmegaConf.to_container(config.search.space, resolve=True) if config.search.space else {}
+    if mine and not any(name.startswith(("search/space", SPACE)) for name in names):
+        written = {}
+    keys = {dimension.key for dimension in mine}
+    left = {key: value for key, value in written.items() if key not in {*keys, *names} and value is not None}
+    options = dict(config.hydra.runtime.choices)
+    fixed = {key: value for key, value in options.items() if "/" not in key and key not in {*keys, *left}}
+    if not left:
+        return Space(mine, fixed)
+    asked = {name for value in left.values() if isinstance(value, dict) for name in value.get("when") or {}}
+    fixed |= {name: OmegaConf.select(config, name) for name in asked if "." in name and name not in left}
+    return Space([*read(left, fixed | dict.fromkeys(keys)).dimensions, *mine], fixed)
+
+
 def read(plain: Mapping[str, Any], fixed: Mapping[str, Any] | None = None) -> Space:
     """A space as it stands in YAML.
 
@@ -194,7 +226,8 @@ def override(key: str, value: Any) -> str:
 
 
 def _dimension(key: str, written: Any) -> Dimension:
-    wrong = ConfigError(f"search.space: {key} is {json.dumps(written)[:60]}", f"write {SHAPES}")
+    one = f"type {override(key, written)} for one value, or " if _simple(written) else ""
+    wrong = ConfigError(f"search.space: {key} is {json.dumps(written)[:60]}", f"{one}write {SHAPES}")
     if isinstance(written, list):
         written = {"choices": written}
     if not isinstance(written, Mapping) or not written.keys() <= WORDS:

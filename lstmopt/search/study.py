@@ -4,10 +4,11 @@ import fcntl
 import json
 import os
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,7 +73,7 @@ class Study:
         self._make_sampler, self._progress = sampler, progress
         self._heard: dict[int, tuple[Any, float]] = {}
         self._beating: dict[int, threading.Event] = {}  # by the trial's id
-        with self._alone():  # tables are made by one
+        with self.alone():  # tables are made by one
             self.storage = opened(storage)
             self.study = optuna.create_study(
                 storage=self.storage, study_name=name, directions=directions, pruner=pruner, load_if_exists=True
@@ -80,7 +81,7 @@ class Study:
 
     def agree(self, key: str, value: Any) -> Any:
         """Keep a fact of the study; gives what was kept before, if anything was."""
-        with self._alone():
+        with self.alone():
             kept = self.study.user_attrs.get(key)
             if kept is None:
                 self.study.set_user_attr(key, value)
@@ -95,7 +96,7 @@ class Study:
         for found in self.trials():
             if self._taken_over(found):
                 return self._begin(found._trial_id)
-        with self._alone():
+        with self.alone():
             if len(self.trials()) >= self.n_trials:
                 return None
             blank = optuna.create_trial(state=TrialState.RUNNING, user_attrs={WORKER: self.worker})
@@ -119,6 +120,10 @@ class Study:
         trial.set_user_attr(SURPLUS, True)
         self.tell(trial, TrialState.FAIL)
         self.n_trials = len(self.trials())
+
+    def to_go_on(self, trial: FrozenTrial) -> bool:
+        """Whether a trial was begun and stopped, so that whoever takes it next goes on with it."""
+        return trial.state == TrialState.RUNNING and self._abandoned(trial)
 
     def finished(self) -> bool:
         """Whether as many trials as there shall be have ended."""
@@ -209,7 +214,8 @@ class Study:
         self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def alone(self) -> Iterator[None]:
+        """Have the other processes of this folder wait."""
         with open(self.lock, "a") as file:
             fcntl.lockf(file, fcntl.LOCK_EX)
             yield
@@ -219,15 +225,22 @@ def opened(url: str) -> RDBStorage:
     """The database behind a URL.
 
     Raises:
-        ConfigError: there is none, its driver is not installed, or it cannot be reached.
+        ConfigError: there is none, its driver is not installed, it cannot be reached, or it is damaged.
     """
     try:
-        shown = make_url(url).render_as_string(hide_password=True)
+        parsed = make_url(url)
+        shown = parsed.render_as_string(hide_password=True)
     except ArgumentError:
         raise ConfigError(
             "search.storage is not the URL of a database",
             "type search.storage=sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME",
         ) from None
+    problem = damage(parsed.database) if url.startswith("sqlite") and parsed.database else None
+    if problem:
+        raise ConfigError(
+            f"search.storage={shown} is damaged: {problem}",
+            "type search.study=NAME for a new study, and another search.storage where one was typed",
+        )
     try:
         waiting = {"timeout": 60} if url.startswith("sqlite") else {}
         return RDBStorage(url, engine_kwargs={"connect_args": waiting, "pool_pre_ping": True})
@@ -236,6 +249,20 @@ def opened(url: str) -> RDBStorage:
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError, RuntimeError) as error:
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]
         raise ConfigError(f"search.storage={shown} cannot be used: {reason}", "see docs/search.md") from None
+
+
+def damage(file: str) -> str | None:
+    """What SQLite finds wrong with the pages of a file; None where it is whole, or not there."""
+    if not Path(file).is_file():
+        return None
+    try:
+        with closing(sqlite3.connect(file, timeout=60)) as connection:
+            found = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+    except sqlite3.OperationalError:  # locked, or not to be opened: told by what opens it next
+        return None
+    except sqlite3.DatabaseError as error:
+        found = str(error)
+    return None if found == "ok" else found.splitlines()[-1]
 
 
 def reopened(storage: str, name: str, number: int, pruner: BasePruner | None) -> Trial:

@@ -1,8 +1,6 @@
-"""A search from its config to its report."""
+"""What the processes of a search have in common."""
 
-import math
 import sys
-import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,12 +8,10 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from optuna.pruners import BasePruner
-from optuna.trial import TrialState
 
 from lstmopt import check, compat, targets
 from lstmopt.build import make
@@ -25,10 +21,8 @@ from lstmopt.mistakes import explain
 from lstmopt.quoting import quoted
 from lstmopt.search import report, space
 from lstmopt.search.objectives import FIELDS, directions, saved_steps
-from lstmopt.search.progress import Progress
 from lstmopt.search.study import Study
-from lstmopt.search.work import work
-from lstmopt.search.workers import forked, one_thread, supervise
+from lstmopt.search.workers import one_thread
 from lstmopt.tune import settle
 
 
@@ -59,7 +53,8 @@ class Sweep:
         self.folder = Path(config.hydra.sweep.dir).absolute()
         parsed = OverridesParser.create(context.config_loader).parse_overrides(arguments)
         varied = [override for override in parsed if override.is_sweep_override()]
-        self.fixed = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
+        once = [override for override in parsed if not override.is_sweep_override()]
+        self.fixed = [str(one.input_line) for one in once if not str(one.key_or_group).startswith(space.SPACE)]
         several = {override.input_line for override in varied}
         self._typed = [word for word in sys.argv[1:] if word not in several]
         own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
@@ -68,6 +63,7 @@ class Sweep:
         self.space = self._space(parsed, varied)
         self._refuse(settle.contradictions(own, [d.key for d in self.space.dimensions]))
         self.directions = directions(self.search.objectives, config.monitor, config.mode)
+        self._unpruned(parsed)
         self._refuse(self._combinations())
         self._try_one()
 
@@ -77,22 +73,17 @@ class Sweep:
             raise ConfigError("\n".join(problems))
 
     def _space(self, parsed: list[Override], varied: list[Override]) -> space.Space:
-        """What was typed takes the place of the space file, unless a space was typed too."""
-        typed = space.typed(varied)
-        names = [str(override.key_or_group) for override in parsed]
-        written: dict[str, Any] = OmegaConf.to_container(self.search.space, resolve=True)  # type: ignore[assignment]
-        if typed and not any(name.startswith(("search/space", "search.space")) for name in names):
-            written = {}
-        mine = {dimension.key for dimension in typed} | set(names)
-        choices = dict(self.config.hydra.runtime.choices)
-        fixed = {key: value for key, value in choices.items() if "/" not in key and key not in {d.key for d in typed}}
-        left = {key: value for key, value in written.items() if key not in mine}
-        fixed = {key: value for key, value in fixed.items() if key not in left}
-        if not left:
-            return space.Space(typed, fixed)
-        asked = {name for value in left.values() if isinstance(value, dict) for name in value.get("when") or {}}
-        fixed |= {name: OmegaConf.select(self.config, name) for name in asked if "." in name and name not in left}
-        return space.Space([*space.read(left, fixed | {d.key: None for d in typed}).dimensions, *typed], fixed)
+        """What is varied."""
+        return space.chosen(self.config, parsed, varied)
+
+    def _unpruned(self, parsed: list[Override]) -> None:
+        """With several objectives the pruner that nobody asked for is left out."""
+        chosen, default = self.config.hydra.runtime.choices.get("search/pruner"), "asha"
+        asked = any(str(override.key_or_group).startswith(("search/pruner", "search.pruner")) for override in parsed)
+        if len(self.directions) > 1 and chosen == default and not asked:
+            self.fixed.append("search/pruner=none")
+            self.search.pruner = self.composed([]).search.pruner
+            print("several objectives cannot be pruned: search/pruner=none")
 
     def _combinations(self) -> list[str]:
         """What the engine or the pruner cannot do."""
@@ -256,36 +247,5 @@ class Sweep:
         return [saved_steps(folder) for folder in runs]
 
     def report(self, study: Study) -> None:
-        """Write and show what was found."""
-        report.write(study, self)
-
-
-def run(sweep: Sweep, launcher: Launcher) -> None:
-    """Work until all trials have ended, then report.
-
-    Raises:
-        ConfigError: more trials failed than `search.max_failure_rate`.
-        Interrupted: a signal asked for the end.
-    """
-    config = sweep.config
-    cluster = make(config.search.cluster) if config.search.cluster else None
-    study = sweep.study()
-    deadline = time.monotonic() + (config.search.timeout or math.inf)
-    several = cluster is None and config.search.n_jobs > 1 and config.hydra.launcher._target_ == BASIC
-    workers = forked(study, sweep, launcher, deadline) if several else []
-    with Progress(study, sweep.directions) as progress:
-        if cluster is not None:
-            cluster.search(study, sweep, deadline, progress)
-        elif workers:
-            supervise(workers, study, sweep.folder, progress)
-        else:
-            work(study, sweep, launcher, deadline, progress)
-    if config.search.report:
-        sweep.report(study)
-    failed = [trial for trial in study.trials() if trial.state == TrialState.FAIL]
-    if len(failed) > config.search.max_failure_rate * study.n_trials:
-        reasons = "; ".join(dict.fromkeys(trial.user_attrs.get("reason", "") for trial in failed))
-        raise ConfigError(
-            f"{len(failed)} of {study.n_trials} trials failed: {reasons[:300]}",
-            "see output.log in their folders, or type search.max_failure_rate=1",
-        )
+        """Write and show what was found, beside `sweep.json`."""
+        report.write(report.keep(study, self), study, self)

@@ -29,7 +29,7 @@ WARM_UP, TIMED = 3, 9  # batches of a trial
 VERIFIED = 8  # optimizer steps with the longest sequences
 PART_OF_MEMORY = 0.8  # of what is free in main memory
 LARGE = 64  # sequences from which on memory grows in proportion
-LEAST_BATCHES = 10  # in an epoch, for the fastest size
+LEAST_BATCHES = 10  # in an epoch, where speed counts
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -140,21 +140,26 @@ class BatchSizeFinder:
     def find(self) -> FoundBatchSize:
         """The size and how it was found."""
         began = time.monotonic()
-        self._run(1, _Clock(1), 1)  # reads the data
-        assert self.datamodule is not None
-        count = len(self.datamodule.splits["train"])
-        most = [largest_size(len(self.datamodule.splits[part]), n) for part, n in self.fractions.items()]
         if self.mode == "largest":
-            size, trials = largest(lambda n: self.attempt(n, longest=True, batches=2), min([count, *most]))
+            size, trials = largest(lambda n: self.attempt(n, longest=True, batches=2), self.most())
         else:
-            ten = int(count * self.fractions.get("train", 1)) // LEAST_BATCHES
-            trials = fastest(self.attempt, max(min([ten, *most]), 1))
+            trials = fastest(self.attempt, self.most(LEAST_BATCHES))
             size = best(trials).batch_size
         while size > 1 and self.attempt(size, longest=True, batches=VERIFIED) is None:
             size = even(int(0.9 * size))
         return FoundBatchSize(
             size, sorted(trials, key=lambda trial: trial.batch_size), sorted(self.failed), time.monotonic() - began
         )
+
+    def most(self, batches: int = 1) -> int:
+        """Read the data; the largest size with which an epoch has so many batches, if there is one."""
+        self._run(1, _Clock(1), 1)
+        assert self.datamodule is not None
+        count = len(self.datamodule.splits["train"])
+        if batches > 1:
+            count = int(count * self.fractions.get("train", 1)) // batches
+        most = [largest_size(len(self.datamodule.splits[part]), n) for part, n in self.fractions.items()]
+        return max(min([count, *most]), 1)
 
     def attempt(self, batch_size: int, longest: bool = False, batches: int = WARM_UP + TIMED) -> Trial | None:
         """Train on some batches; None where they do not fit."""

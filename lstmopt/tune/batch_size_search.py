@@ -1,6 +1,6 @@
 """How a batch size is looked for, whatever it is tried with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from lstmopt.errors import ConfigError
@@ -92,6 +92,23 @@ def largest(attempt: Try, most: int) -> tuple[int, list[Trial]]:
         if bad - good <= max(bad // FINE, 1):
             break
     return (good if bad > most else even(int(MARGIN * good))), trials
+
+
+def doubled(attempt: Try, most: int) -> Iterator[int]:
+    """The first of 8, 4, 2 and 1 that fits, then twice that, and so on, as long as it fits.
+
+    Args:
+        attempt: tries a size.
+        most: the largest size.
+
+    Raises:
+        ConfigError: not even one sequence fits.
+    """
+    size = _first(attempt, most).batch_size
+    yield size
+    while 2 * size <= most and attempt(2 * size) is not None:
+        size *= 2
+        yield size
 
 
 def even(size: int) -> int:

@@ -1,5 +1,6 @@
 """Choose before a run what the config leaves to `tune`."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,9 +62,14 @@ def _find(cfg: DictConfig, key: str) -> tuple[Any, str, "Figure"]:
         rate = lr_finder.find_lr(cfg)
         steps = sum(len(losses) for _, losses in rate.curves)
         return rate.lr, f"{len(rate.curves)} range tests, {steps} steps, {rate.seconds:.1f} s", lr_finder.picture(rate)
+    mode = cfg.tune.batch_size_mode
+    if mode == "loss":
+        from lstmopt.tune import time_to_loss
+
+        least = time_to_loss.find_batch_size(cfg)
+        return least.batch_size, str(least), time_to_loss.picture(least)
     from lstmopt.tune import batch_size_finder
 
-    mode = cfg.tune.batch_size_mode
     size = batch_size_finder.BatchSizeFinder(cfg, mode).find()
     speeds = ", ".join(f"{trial.batch_size}: {trial.samples_per_second:.0f}/s" for trial in size.trials)
     failed = f"; {min(size.failed)} does not fit" if size.failed else ""
@@ -81,4 +87,20 @@ def contradictions(cfg: DictConfig, typed: list[str]) -> list[str]:
         f"{key} is given, and {name}=true would choose it\n  leave one of the two out"
         for name, key in CHOSEN.items()
         if OmegaConf.select(cfg, name) and key in typed
-    ]
+    ] + _about_the_loss(cfg)
+
+
+def _about_the_loss(cfg: DictConfig) -> list[str]:
+    """What is wrong with `tune.batch_size_loss`."""
+    loss, asked = cfg.tune.batch_size_loss, cfg.tune.batch_size_mode == "loss"
+    if asked and (loss is None or not math.isfinite(loss)):
+        return ["tune.batch_size_mode=loss has no loss to reach\n  type tune.batch_size_loss= and a val/loss, as 0.01"]
+    if loss is not None and not (asked and cfg.tune.batch_size):
+        words = "tune.batch_size=true tune.batch_size_mode=loss"
+        return [
+            f"tune.batch_size_loss is given, and nothing looks at it without {words}\n  type these, or leave it out"
+        ]
+    if asked and cfg.trainer.limit_val_batches == 0:
+        wrong = "tune.batch_size_mode=loss looks at validations, and trainer.limit_val_batches=0 leaves none"
+        return [f"{wrong}\n  type trainer.limit_val_batches=null"]
+    return []

@@ -5,6 +5,7 @@ import io
 import signal
 import tempfile
 import warnings
+from collections.abc import Set
 from contextlib import redirect_stdout
 from typing import Any
 
@@ -33,7 +34,13 @@ PLAIN = {
 
 
 def short_run(
-    cfg: DictConfig, callback: pl.Callback, steps: int, seed: int, datamodule: DataModule | None = None
+    cfg: DictConfig,
+    callback: pl.Callback,
+    steps: int,
+    seed: int,
+    datamodule: DataModule | None = None,
+    trainer: dict[str, Any] | None = None,
+    kept: Set[str] = KEPT,
 ) -> DataModule:
     """Train for some optimizer steps with the model, optimizer, clipping, precision and memory option of a config.
 
@@ -43,9 +50,11 @@ def short_run(
     Args:
         cfg: the composed config; it is not changed.
         callback: watches.
-        steps: optimizer steps; the callback may end them earlier.
+        steps: optimizer steps, -1 for any number; the callback may end them earlier.
         seed: of weights, batch order and dropout.
         datamodule: of an earlier call, so that the data need not be read again.
+        trainer: keys of the Trainer that shall be other than said above, as `limit_val_batches`.
+        kept: names of the config's callbacks that take part.
 
     Returns:
         The datamodule.
@@ -56,28 +65,36 @@ def short_run(
     """
     with redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        parts = _built(cfg, callback, steps, seed, datamodule)
+        parts = _built(cfg, callback, steps, seed, datamodule, trainer or {}, kept)
         try:
             parts.trainer.fit(parts.module, datamodule=parts.datamodule)
-        except SystemExit as end:  # Lightning's answer to a signal
-            signum = signal.SIGTERM if isinstance(end, SIGTERMException) else signal.SIGINT
-            raise Interrupted(signum, "the same command looks for it again") from None
+        except SystemExit as end:  # `Stopped`, or Lightning's answer to a signal
+            told = signal.SIGTERM if isinstance(end, SIGTERMException) else signal.SIGINT
+            raise Interrupted(getattr(end, "signum", told), "the same command looks for it again") from None
         finally:
             parts.datamodule.cut = None
     return parts.datamodule
 
 
-def _built(cfg: DictConfig, callback: pl.Callback, steps: int, seed: int, datamodule: DataModule | None) -> Parts:
+def _built(
+    cfg: DictConfig,
+    callback: pl.Callback,
+    steps: int,
+    seed: int,
+    datamodule: DataModule | None,
+    trainer: dict[str, Any],
+    kept: Set[str],
+) -> Parts:
     short = copy.deepcopy(cfg)
     with open_dict(short):
         data: Any = OmegaConf.to_container(short.data, resolve=True)
         short.data = data
         short.seed = seed
         short.logger = {}
-        short.callbacks = {name: node for name, node in (short.callbacks or {}).items() if name in KEPT and node}
+        short.callbacks = {name: node for name, node in (short.callbacks or {}).items() if name in kept and node}
         if "nonfinite" in (short.callbacks.get("gradient_clip") or {}):
             short.callbacks.gradient_clip.nonfinite = "skip"
-        short.trainer.update({**PLAIN, "max_steps": steps})
+        short.trainer.update({**PLAIN, "max_steps": steps, **trainer})
     with tempfile.TemporaryDirectory() as folder:
         parts = build(short, folder, datamodule)
     parts.datamodule.seed = seed

@@ -9,7 +9,8 @@ from foreign import STEPS_PER_EPOCH, Foreign, fit
 from lstmopt.callbacks.best_checkpoint import BestCheckpoint
 from lstmopt.callbacks.early_stopping import EarlyStopping
 from lstmopt.callbacks.last_checkpoint import LastCheckpoint
-from lstmopt.errors import ConfigError
+from lstmopt.checkpoint_file import damage
+from lstmopt.errors import CheckpointError, ConfigError
 
 LOSSES = [3.0, 1.0, 2.0, 1.5, 0.5, 0.7]  # of six epochs
 
@@ -63,6 +64,38 @@ def test_without_its_best_file_the_best_of_the_rest_is_kept_and_said(tmp_path, c
     assert float(again.best_model_score) == min(LOSSES[2:4]) and epoch(there) == 4 and again.first_epoch == 2
     on = run(tmp_path / "b", 6, there / "last.ckpt")
     assert on.first_epoch == 2 and epoch(there) == 5 and not capsys.readouterr().out
+
+
+def spoilt(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("dirpath", [None, "kept"])
+def test_a_damaged_best_file_is_told_and_the_best_of_the_rest_is_kept(dirpath, tmp_path, capsys):
+    place = tmp_path / (dirpath or "a/checkpoints")
+    dirpath = dirpath and str(place)
+    run(tmp_path / "a", 2, dirpath=dirpath)
+    spoilt(place / "best.ckpt")
+    last = tmp_path / "a" / "checkpoints" / "last.ckpt"
+    again = run(tmp_path / "a", 4, last, dirpath)
+    said = f"{place / 'best.ckpt'} is damaged (its checksum is another): the best epoch is looked for from epoch 3 on\n"
+    assert capsys.readouterr().out.count(said) == 1
+    assert float(again.best_model_score) == min(LOSSES[2:4]) and epoch(place) == 4 and again.first_epoch == 2
+    assert damage(place / "best.ckpt") is None
+    on = run(tmp_path / "a", 6, last, dirpath)
+    assert on.first_epoch == 2 and epoch(place) == 5 and "damaged" not in capsys.readouterr().out
+
+
+def test_a_damaged_best_file_with_no_epoch_left_is_an_error(tmp_path):
+    run(tmp_path / "a", 2)
+    last = tmp_path / "a" / "checkpoints" / "last.ckpt"
+    spoilt(last.with_name("best.ckpt"))
+    with pytest.raises(CheckpointError, match="no epoch is left") as caught:
+        run(tmp_path / "a", 2, last)
+    assert caught.value.hint == "type trainer.max_epochs=4 to look for it in more epochs, or resume=none to train anew"
+    assert float(run(tmp_path / "a", 4, last).best_model_score) == min(LOSSES[2:4])
 
 
 def test_a_best_file_of_later_epochs_is_not_that_of_the_checkpoint(tmp_path):

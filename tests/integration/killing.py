@@ -73,16 +73,17 @@ def plant(where, *position):
 
         setattr(LSTMModule, where, step)
     elif where == "signal":
-        *moment, signum = position
-        original = LSTMModule.training_step
+        place, *moment, signum = position
+        original = getattr(LSTMModule, place)
 
-        def asked(module, batch, batch_idx):
-            if [module.current_epoch, batch_idx] == moment:
+        def asked(module, *arguments, **named):
+            now = [module.current_epoch, arguments[-1]] if place in ("training_step", "validation_step") else [0, 0]
+            if now == moment:
                 moment.clear()  # once: L-BFGS evaluates a step several times, and a second SIGINT ends a run at once
                 os.kill(os.getpid(), signum)
-            return original(module, batch, batch_idx)
+            return original(module, *arguments, **named)
 
-        LSTMModule.training_step = asked
+        setattr(LSTMModule, place, asked)
     elif where == "write":
         number, point = position
         writes = [0]
@@ -189,19 +190,20 @@ def killed_writing(options, kill, folder):
     return broken + parts + compared(folder), struck, ""
 
 
-def signalled(options, signum, rng, folder):
-    """A run that is asked to stop in its training: its exit code says so, and it goes on to the same end."""
+def signalled(options, place, signum, rng, folder):
+    """A run that is asked to stop in its `setup`, in a training or validation step, or while it is tested
+    (`test_step`): its exit code says so, and it goes on to the same end."""
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log.txt"
     if run([*options, f"hydra.run.dir={folder / 'whole'}"], log):
         return ["the run as a whole"], 0, log.read_text()[-2000:]
     again = [*options, f"hydra.run.dir={folder / 'killed'}"]
-    where = ("signal", rng.randrange(EPOCHS), rng.randrange(BATCHES), signum)
-    code = run(again, log, where)
-    if code not in (0, 130 if signum == signal.SIGINT else 143):
+    moments = {"training_step": (rng.randrange(EPOCHS), rng.randrange(BATCHES)), "validation_step": (EPOCHS - 1, 0)}
+    code = run(again, log, ("signal", place, *moments.get(place, (0, 0)), signum))
+    if code not in (0, 130 if signum == signal.SIGINT else 143) or (code == 0 and place not in moments):
         return [f"exit {code}"], 0, log.read_text()[-2000:]
-    stopped = code != 0
-    if stopped and json.loads((folder / "killed" / "results.json").read_text())["status"] != "stopped":
+    stopped, results = code != 0, folder / "killed" / "results.json"
+    if stopped and (json.loads(results.read_text())["status"] != "stopped" if place != "setup" else results.exists()):
         return ["results.json"], stopped, ""
     if run(again, log):
         return ["exit"], stopped, log.read_text()[-2000:]

@@ -28,14 +28,15 @@ def compared(program, *words):
 
 
 def test_a_comparison_from_the_command_to_its_report(program):
-    code, out, err = compared(program, "--variants", *VARIANTS, "--seeds", "9")
+    code, out, err = compared(program, "--variants", *VARIANTS)
     assert code == 0, err
     folder = program.folder / "multirun" / "c"
     found = json.loads((folder / "compare.json").read_text())
     arms = {one["variant"]: one for one in found["arms"]}
-    assert list(arms) == ["base", *VARIANTS] and found["seeds"] == list(range(9))
+    assert list(arms) == ["base", *VARIANTS] and found["seeds"] == list(range(8))
     assert arms["optimizer.lr=1e-6"]["verdict"] == "worse"
-    assert "given up after 8 seeds" in arms["optimizer.lr=1e-6"]["reason"] and arms["optimizer.lr=1e-6"]["seeds"] == 8
+    assert "given up after 7 seeds" in arms["optimizer.lr=1e-6"]["reason"] and arms["optimizer.lr=1e-6"]["seeds"] == 7
+    assert [arms[one]["seeds"] for one in ("base", "optimizer.lr=0.01")] == [8, 8]
     for number, one in enumerate(found["arms"]):
         results = [
             json.loads((folder / str(number) / str(k) / "results.json").read_text()) for k in range(one["seeds"])
@@ -47,7 +48,7 @@ def test_a_comparison_from_the_command_to_its_report(program):
     assert len(re.findall('<img alt="(?:effects|curves)"', page)) == 2 and "http" not in page.split("<style>")[1]
     assert all(variant in page for variant in VARIANTS) and "optimizer=rmsprop" in out
     assert list((folder / "comparison").glob("events.*"))
-    again = compared(program, "--variants", *VARIANTS, "--seeds", "9")
+    again = compared(program, "--variants", *VARIANTS)
     assert again[0] == 0 and json.loads((folder / "compare.json").read_text())["arms"] == found["arms"]
 
 
@@ -57,6 +58,16 @@ def test_the_same_twice_in_two_processes_is_no_difference(tmp_path):
     assert process.returncode == 0, err
     base, same = json.loads((tmp_path / "multirun" / "c" / "compare.json").read_text())["arms"]
     assert base["values"] == same["values"] and same["verdict"] == "no difference shown" and same["p"] == 1.0
+
+
+def test_a_plus_before_a_group_is_left_out(program):
+    variant = "+lr_scheduler=one_cycle optimizer.lr=0.01"
+    code, _, err = compared(program, "--variants", variant, "--seeds", "2")
+    assert code == 0, err
+    folder = program.folder / "multirun" / "c"
+    assert json.loads((folder / "compare.json").read_text())["arms"][1]["variant"] == variant
+    config = (folder / "1" / "0" / ".hydra" / "config.yaml").read_text()
+    assert "lstmopt.callbacks.one_cycle.OneCycle" in config and "lr: 0.01" in config
 
 
 def test_killed_and_begun_again_no_run_is_repeated(program):

@@ -26,7 +26,7 @@ def test_a_run_that_goes_on_keeps_its_rows(program):
     assert program(*words, "hydra.run.dir=whole").returncode == 0
     done = program(*WORDS, "trainer.max_epochs=2", "hydra.run.dir=stopped")  # to its end, test included
     assert done.returncode == 0 and "deleted" not in done.stderr
-    log, kill = program.folder / "log.txt", ("signal", 2, 6, signal.SIGINT)
+    log, kill = program.folder / "log.txt", ("signal", "training_step", 2, 6, signal.SIGINT)
     assert killing.run([*words, f"hydra.run.dir={stopped}"], log, kill) == 130
     assert {row["step"] for row in rows(stopped)} == {str(step) for step in range(35)}
     assert program(*words, "hydra.run.dir=stopped").returncode == 0

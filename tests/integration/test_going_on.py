@@ -2,7 +2,11 @@
 
 import csv
 import json
+import os
+import random
+import shutil
 import signal
+import time
 from types import SimpleNamespace
 
 import killing
@@ -10,7 +14,9 @@ import leavings
 import pytest
 import torch
 
+from lstmopt import __version__
 from lstmopt.callbacks import throughput
+from lstmopt.checkpoint_file import FORMAT, damage, read, write
 from lstmopt.search.objectives import value_of
 
 SMALL = ["data=mackey_glass", "data.length=330", "data.input_length=16", "data.horizon=3", "model.hidden_size=8"]
@@ -119,6 +125,119 @@ def test_a_best_epoch_that_was_not_there_is_not_claimed(program):
     assert done.returncode == 0 and "best of epochs 3 to 4 by val/loss" in done.stdout, done.stdout
 
 
+def test_a_run_with_a_damaged_best_file_finds_its_way(program):
+    """It goes on and says so; with nothing left to train it says what to type, and that works."""
+    assert program(*SMALL, "trainer.max_epochs=2").returncode == 0
+    best = program.folder / "run" / "checkpoints" / "best.ckpt"
+    killing.damaged(best, "flip", random.Random(0))
+    worse = ["trainer.max_epochs=4", "optimizer.lr=1e-30", "resume.allow=[optimizer.lr]"]
+    done = program(*SMALL, *worse)
+    assert done.returncode == 0 and "best of epochs 3 to 4 by val/loss" in done.stdout, done.stderr
+    told = [line for line in done.stdout.splitlines() if "is damaged" in line]
+    assert len(told) == 1 and told[0].endswith("the best epoch is looked for from epoch 3 on")
+    killing.damaged(best, "flip", random.Random(1))
+    finished = program(*SMALL, *worse)
+    assert finished.returncode == 0 and "is finished" in finished.stdout
+    (program.folder / "run" / "results.json").unlink()
+    for _ in range(2):
+        done = program(*SMALL, *worse)
+        assert done.returncode == 2 and "no epoch is left to look for the best one in" in done.stderr
+        assert "type trainer.max_epochs=8" in done.stderr and len(done.stderr.splitlines()) == 2
+    done = program(*SMALL, *worse, "trainer.max_epochs=8")
+    assert done.returncode == 0 and "best of epochs 5 to 8" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("which", ["last", "best"])
+def test_two_runs_do_not_share_a_folder_of_checkpoints(which, program):
+    """At the same time, where either typed the other's folder; one after the other, unless it is the same run."""
+    key, shared = f"callbacks.{which}_checkpoint.dirpath", program.folder / "shared"
+    words = [*SMALL[:-1], "logger=none"]
+    options = ["trainer.max_epochs=4000", f"hydra.run.dir={program.folder}/a", f"{key}={shared}"]
+    pid = killing.start([*words, *options], program.folder / "log.txt")
+    try:
+        while not (shared / f"{which}.ckpt").is_file():
+            time.sleep(0.05)
+        own = program.folder / "a" / "checkpoints"
+        taken = shared if which == "last" else own
+        other = [*words, "trainer.max_epochs=1", "hydra.run.dir=b"]
+        there = [f"{key}=shared"] if which == "best" else [f"{key}=shared", "resume=none"]
+        for typed in (there, [f"callbacks.best_checkpoint.dirpath={own}"]):
+            done = program(*other, *typed)
+            assert done.returncode == 2 and f"is in use by process {pid}" in done.stderr, done.stdout + done.stderr
+            assert typed[0].split("=")[0] in done.stderr and len(done.stderr.splitlines()) == 2
+            assert not (program.folder / "b").exists()
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        killing.ended(pid)
+    assert damage(taken / "last.ckpt") is None and (shared / ".lock").is_file()
+    content = (shared / f"{which}.ckpt").read_bytes()
+    done = program(*other, f"{key}=shared", "seed=1")
+    assert done.returncode == 2 and "belongs to another run" in done.stderr, done.stderr
+    assert "seed is 0 there and 1 here" in done.stderr
+    assert (shared / f"{which}.ckpt").read_bytes() == content and not (program.folder / "b").exists()
+    if which == "best":
+        assert "remove that file" in done.stderr
+        assert program(*other, f"{key}=shared").returncode == 0  # the same run, begun anew
+        assert not (shared / ".lock").exists() and not (program.folder / "b" / "checkpoints" / ".lock").exists()
+
+
+def test_a_folder_of_checkpoints_that_may_not_be_written_to_is_refused(program):
+    (program.folder / "file").write_text("")
+    for which in ("last", "best"):
+        key = f"callbacks.{which}_checkpoint.dirpath"
+        done = program(*SMALL, f"{key}=file/here")
+        assert done.returncode == 2 and "cannot write to" in done.stderr and f"type {key}=FOLDER" in done.stderr
+        assert not (program.folder / "run").exists()
+
+
+def test_a_folder_of_checkpoints_is_looked_at_for_room(monkeypatch, program):
+    usage = shutil.disk_usage
+
+    def full(path):
+        return SimpleNamespace(free=1000) if "small" in str(path) else usage(path)
+
+    monkeypatch.setattr("lstmopt.run_folder.shutil.disk_usage", full)
+    for which in ("last", "best"):
+        key = f"callbacks.{which}_checkpoint.dirpath"
+        done = program(*SMALL, f"{key}=small")
+        assert done.returncode == 2 and "small has room for 0.0 MB" in done.stderr, done.stderr
+        assert f"type {key}=FOLDER on another disk" in done.stderr and "epoch" not in done.stdout
+
+
+def rewritten(path, **facts):
+    content = read(path)
+    content["run"] |= facts
+    write(path, lambda file: torch.save(content, file))
+
+
+def test_versions_that_differ_are_told_in_a_line(program):
+    assert program(*SMALL, "trainer.max_epochs=1").returncode == 0
+    last = program.folder / "run" / "checkpoints" / "last.ckpt"
+    versions = read(last)["run"]["versions"]
+    done = program(*SMALL, "trainer.max_epochs=2")
+    assert done.returncode == 0 and "is not promised" not in done.stdout, done.stderr
+    rewritten(last, versions=versions | {"torch": "1.0", "python": "2.7"})
+    done = program(*SMALL, "trainer.max_epochs=3")
+    here = f"python {versions['python']}, torch {versions['torch']}"
+    told = f"going on with {here}; the checkpoint was written with python 2.7, torch 1.0: the same to the bit is not"
+    assert done.returncode == 0 and done.stdout.count(told) == 1, done.stdout + done.stderr
+
+
+def test_a_newer_format_is_refused(program):
+    assert program(*SMALL, "trainer.max_epochs=1").returncode == 0
+    last = program.folder / "run" / "checkpoints" / "last.ckpt"
+    rewritten(last, format=99, versions={"lstmopt": "7.0.0"})
+    for typed in ([], ["resume=run/checkpoints/last.ckpt", "hydra.run.dir=new"]):
+        done = program(*SMALL[:-1], *(typed or SMALL[-1:]), "trainer.max_epochs=2")
+        assert done.returncode == 2 and f"has format 99, written by lstmopt 7.0.0; this is lstmopt {__version__}" in (
+            done.stderr
+        )
+        assert f"up to {FORMAT}" in done.stderr and "install lstmopt 7.0.0 or a newer one, or type resume=none" in (
+            done.stderr
+        )
+    assert program(*SMALL, "trainer.max_epochs=2", "resume=none").returncode == 0
+
+
 def test_a_sweep_in_the_folder_of_another_is_refused(program):
     words = ["-m", *SMALL[:-1], "trainer.max_epochs=1", "hydra.sweep.dir=sweep"]
     assert program(*words, "seed=0,1").returncode == 0
@@ -129,7 +248,9 @@ def test_a_sweep_in_the_folder_of_another_is_refused(program):
 def test_the_seconds_of_a_run_are_those_of_all_its_processes(program):
     words = [*SMALL, "trainer.max_epochs=6"]
     pid = killing.start(
-        [*words, f"hydra.run.dir={program.folder}/run"], program.folder / "log.txt", ("signal", 3, 1, signal.SIGTERM)
+        [*words, f"hydra.run.dir={program.folder}/run"],
+        program.folder / "log.txt",
+        ("signal", "training_step", 3, 1, signal.SIGTERM),
     )
     assert killing.ended(pid) == 143
     saved = torch.load(program.folder / "run" / "checkpoints" / "last.ckpt", weights_only=True)

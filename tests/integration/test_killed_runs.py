@@ -35,10 +35,11 @@ def test_a_kill_within_a_write(point, tmp_path):
     assert struck and not differing, output
 
 
+@pytest.mark.parametrize("place", ["setup", "training_step", "validation_step", "test_step"])
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
-def test_signals(signum, tmp_path):
+def test_signals(signum, place, tmp_path):
     rng, options, folder = case("signal", int(signum), tmp_path)
-    differing, struck, output = killing.signalled(options, signum, rng, folder)
+    differing, struck, output = killing.signalled(options, place, signum, rng, folder)
     assert struck and not differing, output
 
 

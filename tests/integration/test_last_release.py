@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lstmopt import results
 from lstmopt.checkpoint_file import damage, read
 
 FIXTURES = sorted((Path(__file__).parents[1] / "fixtures").glob("checkpoint-*.ckpt"))
@@ -29,6 +30,8 @@ def test_it_goes_on(fixture, program):
     shutil.copy(fixture, program.folder / "old.ckpt")
     done = program(*MADE_BY, "resume=old.ckpt", "trainer.max_epochs=3", "hydra.run.dir=run")
     assert done.returncode == 0 and "going on from old.ckpt" in done.stdout, done.stderr
+    same = before["run"]["versions"] == results.versions()
+    assert done.stdout.count("the same to the bit is not promised") == 1 - same
     after = read(program.folder / "run" / "checkpoints" / "last.ckpt")
     assert after["global_step"] == before["global_step"] * 3 // 2
     assert not torch.equal(after["state_dict"]["task.head.weight"], before["state_dict"]["task.head.weight"])

@@ -30,7 +30,7 @@ def swept(program, *words, study="s"):
 
 
 def test_engines_and_pruners_are_found():
-    assert set(ENGINES) >= {"grid", "random", "tpe", "gp", "cmaes", "qmc", "nsga2"}
+    assert set(ENGINES) >= {"grid", "random", "tpe", "gp", "cmaes", "qmc", "nsga2", "hyperband"}
     assert set(PRUNERS) == {"none", "median", "asha", "hyperband", "wilcoxon", "arm"}
 
 
@@ -86,10 +86,11 @@ def test_a_grid_visits_each_point_once_and_no_more(program):
 
 
 def test_several_objectives(program):
-    words = ["search=nsga2", "search/pruner=none", "search.n_trials=8", "model.hidden_size=8,32"]
+    words = ["search=nsga2", "search.n_trials=8", "model.hidden_size=8,32"]
     aims = "search.objectives=[val/loss,parameters:minimize]"
     done, found = swept(program, *words, aims, "optimizer.lr=tag(log,interval(1e-3,1e-1))")
     assert done.returncode == 0, done.stderr
+    assert done.stdout.count("several objectives cannot be pruned: search/pruner=none") == 1
     pairs = {trial["number"]: trial["values"] for trial in found["trials"]}
     better = lambda a, b: all(x <= y for x, y in zip(a, b, strict=True)) and a != b  # noqa: E731
     assert set(found["front"]) == {k for k, v in pairs.items() if not any(better(w, v) for w in pairs.values())}
@@ -191,6 +192,10 @@ def test_a_signal_leaves_a_trial_to_be_gone_on_with(program):
     assert killing.ended(pid) == 143
     said = log.read_text()
     assert "the same command goes on from here" in said and "Traceback" not in said
+    found = [json.loads((folder / "sweep.json").read_text())]
+    assert program(*words, "search.timeout=1e-9").returncode == 0
+    found.append(json.loads((folder / "sweep.json").read_text()))
+    assert [[trial["status"] for trial in one["trials"]] for one in found] == [["stopped"], ["stopped"]]
     done = program(*words)
     assert done.returncode == 0, done.stderr
     assert any("going on from" in path.read_text() for path in folder.glob("*/output.log"))
@@ -216,6 +221,9 @@ def test_two_processes_end_with_the_first(signum, code, program):
     assert not psutil.wait_procs(workers, timeout=20)[1]
     assert "Traceback" not in "".join(path.read_text() for path in [log, *folder.glob("*.log")])
     assert {json.loads(path.read_text())["status"] for path in folder.glob("*/results.json")} == {"stopped"}
+    if signum == signal.SIGTERM:
+        found = json.loads((folder / "sweep.json").read_text())["trials"]
+        assert [trial["status"] for trial in found] == ["stopped", "stopped"]
     done = program(*words)
     assert done.returncode == 0, done.stderr
     assert "going on from" in (folder / "0" / "output.log").read_text()
@@ -246,7 +254,8 @@ def test_a_worker_that_is_killed(program):
         (["search=cmaes", "search/pruner=none", "search.objectives=[parameters,val/loss]"], "search=nsga2"),
         (["search=nsga2", "search.objectives=[parameters:smallest]"], "parameters:minimize or"),
         (["search=nsga2", "search.objectives=[speed]"], "nothing that a run measures"),
-        (["search=nsga2", "search.objectives=[parameters,val/loss]"], "type search/pruner=none"),
+        (["search=nsga2", "search/pruner=asha", "search.objectives=[parameters,val/loss]"], "type search/pruner=none"),
+        (["search=hyperband", "search.objectives=[parameters,val/loss]"], "type search/pruner=none"),
         (["search=tpe", "optimizer.lr=1e-2,1e-3", "search.objectives=[val/mae]"], "type monitor=val/mae mode=min, or"),
         (["search=tpe", "optimizer.lr=1e-2,1e-3", "search.objectives=[parameters]"], "\n  type search/pruner=none"),
         (["search=tpe", "optimizer.lr=interval(1,0.1)"], "low is less than high"),

@@ -45,7 +45,7 @@ def test_checkpoints_in_folders_of_their_own(program):
     best, last = program.folder / "of the best", program.folder / "of the last"
     words += [f"hydra.run.dir={program.folder}/run", f"callbacks.best_checkpoint.dirpath='{best}'"]
     words += [f"callbacks.last_checkpoint.dirpath='{last}'"]
-    pid = killing.start(words, program.folder / "log.txt", ("signal", 3, 1, signal.SIGINT))
+    pid = killing.start(words, program.folder / "log.txt", ("signal", "training_step", 3, 1, signal.SIGINT))
     assert killing.ended(pid) == 130
     done = program(*words)
     assert done.returncode == 0 and f"going on from {last / 'last.ckpt'}" in done.stdout, done.stderr
@@ -63,7 +63,7 @@ def test_checkpoints_in_folders_of_their_own(program):
 def test_a_signal_without_a_last_checkpoint_promises_nothing(signum, program):
     log = program.folder / "log.txt"
     words = [*BARE, "trainer.max_epochs=4", f"hydra.run.dir={program.folder}/run"]
-    assert killing.run(words, log, ("signal", 1, 1, signum)) == 128 + signum
+    assert killing.run(words, log, ("signal", "training_step", 1, 1, signum)) == 128 + signum
     said = log.read_text()
     assert "nothing was saved, for callbacks.last_checkpoint is left out" in said and "goes on" not in said
     assert "Traceback" not in said and results(program.folder / "run")["status"] == "stopped"

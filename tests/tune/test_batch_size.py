@@ -11,7 +11,7 @@ from lstmopt.errors import ConfigError
 from lstmopt.models.lstm import LSTM
 from lstmopt.tune import batch_size_finder
 from lstmopt.tune.batch_size_finder import BatchSizeFinder, _Longest, is_out_of_memory, largest_size, picture
-from lstmopt.tune.batch_size_search import Trial, best, fastest, largest
+from lstmopt.tune.batch_size_search import Trial, best, doubled, fastest, largest
 
 SMALL = ["data=mackey_glass", "data.length=600", "data.input_length=8", "data.horizon=2", "model.hidden_size=4"]
 
@@ -61,6 +61,17 @@ def test_the_fastest_is_where_twice_the_batch_gains_a_tenth_no_more():
     assert best(trials).batch_size == 512
     assert best(fastest(machine(200), 10**6)).batch_size == 128
     assert best(fastest(machine(10**9), 40)).batch_size == 32
+
+
+def test_the_sizes_that_are_tried():
+    def sizes(fits, most):
+        return list(doubled(lambda size: Trial(size, 1.0, 1.0) if size <= fits else None, most))
+
+    assert sizes(10**9, 100) == [8, 16, 32, 64]
+    assert sizes(40, 100) == [8, 16, 32]
+    assert sizes(3, 100) == [2] and sizes(10**9, 5) == [5]
+    with pytest.raises(ConfigError, match="not even a batch of one"):
+        sizes(0, 100)
 
 
 @pytest.fixture
