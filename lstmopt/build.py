@@ -1,6 +1,8 @@
 """From the config to the objects: the only place where anything is instantiated."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -10,6 +12,7 @@ from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from lstmopt.callbacks.lr_schedule import LRSchedule
 from lstmopt.checkpoint_file import CheckpointFile
 from lstmopt.data.datamodule import DataModule
 from lstmopt.errors import ConfigError, UserError
@@ -80,17 +83,41 @@ def loaded(cfg: DictConfig) -> DataModule:
 def make(node: DictConfig, **arguments: Any) -> Any:
     """The object that a config node describes, with plain lists and dicts as arguments.
 
+    A `_partial_` refuses its arguments when it is called, and a schedule when it makes its scheduler; both raise the
+    same error then.
+
     Raises:
         ConfigError: it refuses its arguments.
     """
+    name = str(node._target_)
     try:
-        return instantiate(node, **arguments, _convert_="all")
+        made = instantiate(node, **arguments, _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, UserError):
             raise cause from None
         if isinstance(cause, MisconfigurationException | ValueError | TypeError):
-            raise ConfigError(
-                f"{node._target_}: {str(cause).splitlines()[0]}", "see python train.py --cfg job"
-            ) from cause
+            raise _refused(name, cause) from cause
         raise
+    if isinstance(made, partial):
+        return partial(_called, name, made.func, *made.args, **made.keywords)
+    if isinstance(made, LRSchedule):
+        made.make = partial(_called, name, made.make)  # type: ignore[method-assign]
+    return made
+
+
+def _called(name: str, function: Callable[..., Any], /, *arguments: Any, **keywords: Any) -> Any:
+    try:
+        return function(*arguments, **keywords)
+    except UserError:
+        raise
+    except Exception as error:
+        own = type(error).__module__.startswith("pytorch_optimizer.")  # its errors are plain exceptions
+        if own or type(error) in (ValueError, TypeError, RuntimeError, ZeroDivisionError):
+            raise _refused(name, error) from error
+        raise
+
+
+def _refused(name: str, error: BaseException) -> ConfigError:
+    lines = str(error).splitlines() or [type(error).__name__]
+    return ConfigError(f"{name}: {lines[0]}", "see python train.py --cfg job")

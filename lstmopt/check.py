@@ -11,6 +11,9 @@ from typing import Any, Literal, NamedTuple
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
+from lstmopt import targets
+from lstmopt.ranges import CHOICES, OF_SHIPPED, PAIRS, RANGES
+
 TOP_LEVEL: dict[str, Any] = {
     "seed": int,
     "monitor": str,
@@ -20,7 +23,8 @@ TOP_LEVEL: dict[str, Any] = {
     "plugins.allow": list[str],
     "tune.lr": bool,
     "tune.batch_size": bool,
-    "tune.batch_size_mode": Literal["fastest", "largest"],
+    "tune.batch_size_mode": Literal["fastest", "largest", "loss"],
+    "tune.batch_size_loss": float | None,
     "search.n_trials": int | None,
     "search.seeds_per_trial": int,
     "search.objectives": list[str] | None,
@@ -36,103 +40,6 @@ TOP_LEVEL: dict[str, Any] = {
     "search.channel": int | None,
 }
 
-# by the last word of a key, wherever it stands
-RANGES = {
-    "seed": "[0, inf)",
-    "lr": "(0, inf)",
-    "max_lr": "(0, inf)",
-    "base_lr": "[0, inf)",
-    "adamw_lr": "(0, inf)",
-    "final_lr": "(0, inf)",
-    "adamw_betas": "[0, 1)",
-    "adamw_eps": "[0, inf)",
-    "rho": "[0, 1)",
-    "d0": "(0, inf)",
-    "ns_steps": "[1, inf)",
-    "precondition_frequency": "[1, inf)",
-    "max_iter": "[1, inf)",
-    "history_size": "[1, inf)",
-    "warmup_steps": "[0, inf)",
-    "num_workers": "[0, inf)",
-    "prefetch_factor": "[1, inf)",
-    "min_lr": "[0, inf)",
-    "eps": "[0, inf)",
-    "alpha": "[0, 1)",
-    "betas": "[0, 1)",
-    "momentum": "[0, 1)",
-    "weight_decay": "[0, inf)",
-    "factor": "(0, 1)",
-    "gamma": "(0, inf)",
-    "pct_start": "(0, 1)",
-    "patience": "[0, inf)",
-    "max_norm": "(0, inf)",
-    "clip_value": "(0, inf)",
-    "dropout": "[0, 1)",
-    "hidden_size": "[1, inf)",
-    "embedding_size": "[1, inf)",
-    "num_layers": "[1, inf)",
-    "batch_size": "[1, inf)",
-    "input_length": "[1, inf)",
-    "sequence_length": "[1, inf)",
-    "horizon": "[1, inf)",
-    "stride": "[1, inf)",
-    "season": "[1, inf)",
-    "delay": "[1, inf)",
-    "val_fraction": "(0, 1)",
-    "test_fraction": "[0, 1)",
-    "max_epochs": "[1, inf)",
-    "max_steps": "[-1, inf)",
-    "log_every_n_steps": "[1, inf)",
-    "accumulate_grad_batches": "[1, inf)",
-    "check_val_every_n_epoch": "[1, inf)",
-    "val_check_interval": "(0, inf)",
-    "every_n_epochs": "[1, inf)",
-    "every_n_steps": "[1, inf)",
-    "every_n_seconds": "(0, inf)",
-    "refresh_seconds": "[0, inf)",
-    "batches": "[1, inf)",
-    "chunk_length": "[1, inf)",
-    "length": "[1, inf)",
-    "ratio": "(0, inf)",
-    "proj_size": "[0, inf)",
-    "weight_dropout": "[0, 1)",
-    "input_dropout": "[0, 1)",
-    "hidden_dropout": "[0, 1)",
-    "output_dropout": "[0, 1)",
-    "cell_zoneout": "[0, 1)",
-    "hidden_zoneout": "[0, 1)",
-    "segment_length": "[1, inf)",
-    "longest": "[3, inf)",
-    "std": "[0, inf)",
-    "concentration": "(0, inf)",
-    "damping": "(0, inf)",
-    "min_damping": "[0, inf)",
-    "damping_decay": "(0, 1)",
-    "cg_iterations": "[1, inf)",
-    "cg_tolerance": "[0, 1)",
-    "warm_start": "[0, 1]",
-    "kl_clip": "(0, inf)",
-    "factor_decay": "[0, 1)",
-    "factor_every": "[1, inf)",
-    "inverse_every": "[1, inf)",
-    "max_size": "[1, inf)",
-    "adam_lr": "(0, inf)",
-    "wait": "[0, inf)",
-    "warmup": "[0, inf)",
-    "active": "[1, inf)",
-    "timed": "[0, inf)",
-    "max_mb": "(0, inf)",
-    "n_trials": "[1, inf)",
-    "seeds_per_trial": "[1, inf)",
-    "timeout": "(0, inf)",
-    "n_jobs": "[1, inf)",
-    "max_failure_rate": "[0, 1]",
-    "max_retries": "[1, inf)",
-    "heartbeat": "(0, inf)",
-    "points_per_range": "[2, inf)",
-}
-
-
 FILE_NAMES = ("name", "version", "study")  # they become part of a path
 
 
@@ -140,9 +47,10 @@ def problems(cfg: DictConfig) -> list[str]:
     """One line for each value of a wrong type or out of range, with what to type instead."""
     plain = typing.cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False, throw_on_missing=False))
     found = []
-    for key, value, hint in _leaves(plain):
+    for key, value, hint, target in _leaves(plain):
         name = key.rsplit(".", 1)[-1]
-        interval = RANGES.get(name)
+        interval, choices = limits(name, target)
+        of_two = name in PAIRS and target in targets.shipped() and isinstance(value, list)
         if isinstance(value, str) and "${" in value:
             continue  # what it refers to is checked where it stands
         if name in FILE_NAMES and isinstance(value, str) and not re.fullmatch(r"[\w .+=-]*(?<!\.\.)", value):
@@ -155,7 +63,11 @@ def problems(cfg: DictConfig) -> list[str]:
             parent = key.removesuffix(name)
             instead = f"type {parent}{near[0]}" if near else f"{parent[:-1]} has {', '.join(known)}"
             found.append(f"there is no key {key}\n  {instead}")
-        elif hint is not None and not fits(value, hint):
+        elif choices and value not in choices:
+            found.append(
+                f"{key}={_shown(value)} is not one of its values\n  type {key}={'|'.join(map(_shown, choices))}"
+            )
+        elif (hint is not None and not fits(value, hint)) or (of_two and len(value) != 2):
             wanted = f"{describe(hint)}{f' in {interval}' if interval else ''}"
             found.append(f"{key}={_shown(value)} has the wrong type\n  type {key}= and {wanted}")
         elif interval and not _inside(value, interval):
@@ -163,11 +75,24 @@ def problems(cfg: DictConfig) -> list[str]:
     return found
 
 
-def _leaves(plain: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """(key, value, type hint) of every top-level value and of every argument of every target."""
+def limits(name: str, target: str | None) -> tuple[str | None, tuple[Any, ...]]:
+    """The interval and the values that an argument of a class may have; None and () where there are no limits.
+
+    Args:
+        name: the last word of the key.
+        target: the class; None where the key stands in no class.
+    """
+    if target is not None and target not in targets.shipped():
+        return RANGES.get(name), ()
+    own = f"{(target or '').rsplit('.', 1)[-1]}.{name}"
+    return OF_SHIPPED.get(own) or OF_SHIPPED.get(name) or RANGES.get(name), CHOICES.get(own, ())
+
+
+def _leaves(plain: dict[str, Any]) -> Iterator[tuple[str, Any, Any, str | None]]:
+    """(key, value, type hint, target) of every top-level value and of every argument of every target."""
     for key, hint in TOP_LEVEL.items():
         family, _, name = key.partition(".")
-        yield key, plain[family][name] if name else plain[family], hint
+        yield key, plain[family][name] if name else plain[family], hint, None
     known = {key.partition(".")[0] for key in TOP_LEVEL}
     stack: list[tuple[str, Any]] = [(k, v) for k, v in plain.items() if k not in known]
     if plain["search"]["sampler"]:
@@ -176,14 +101,15 @@ def _leaves(plain: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
         path, node = stack.pop(0)
         if not isinstance(node, Mapping):
             continue
-        hints, complete = _hints(node["_target_"]) if "_target_" in node else ({}, False)
+        target = node.get("_target_")
+        hints, complete = _hints(target) if target else ({}, False)
         for key, value in node.items():
             if complete and key not in hints and not key.startswith("_"):
-                yield f"{path}.{key}", value, Unknown(list(hints))
+                yield f"{path}.{key}", value, Unknown(list(hints)), target
             elif isinstance(value, Mapping):
                 stack.append((f"{path}.{key}", value))
             elif not key.startswith("_"):
-                yield f"{path}.{key}", value, hints.get(key)
+                yield f"{path}.{key}", value, hints.get(key), target
 
 
 class Unknown(NamedTuple):
@@ -221,6 +147,8 @@ def fits(value: Any, hint: Any) -> bool:
         return any(fits(value, option) for option in arguments)
     if origin is Literal:
         return value in arguments
+    if origin is tuple and arguments and Ellipsis not in arguments:
+        return isinstance(value, list) and len(value) == len(arguments) and all(map(fits, value, arguments))
     if origin in (list, tuple, Sequence):
         inner = [a for a in arguments if a is not Ellipsis]
         return isinstance(value, list) and (not inner or all(any(fits(v, a) for a in inner) for v in value))

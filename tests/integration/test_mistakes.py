@@ -29,7 +29,7 @@ MISTAKES = {
     "lr=0.1": ["type optimizer.lr=0.1"],
     "batch_size=32": ["type data.batch_size=32"],
     "tune.lr=0.1": ["tune.lr=0.1", "true or false"],
-    "tune.batch_size_mode=biggest": ["fastest or largest"],
+    "tune.batch_size_mode=biggest": ["fastest or largest or loss"],
     "tune.lr=true optimizer.lr=0.1": ["optimizer.lr is given", "leave one of the two out"],
     "tune.lr=true optimizer=prodigy": ["no rate to look for", "type tune.lr=false"],
     "optimizer.lr": ["cannot read optimizer.lr", "optimizer.lr=..."],
@@ -37,6 +37,27 @@ MISTAKES = {
     "optimizer.lr=1e-3abc": ["optimizer.lr", "a number"],
     "optimizer.lr=-1": ["out of range", "(0, inf)"],
     "optimizer.betas=0.9": ["a list like [a,b]"],
+    "optimizer=adam optimizer.betas=[0.9]": ["optimizer.betas=[0.9] has the wrong type", "[a,b] in [0, 1)"],
+    "optimizer=adam optimizer.betas=[0.9,0.99,0.999]": ["optimizer.betas=[0.9, 0.99, 0.999]", "[a,b] in [0, 1)"],
+    "optimizer=soap optimizer.betas=[0.9,0.99,0.999]": ["optimizer.betas=[0.9, 0.99, 0.999]", "[a,b] in [0, 1)"],
+    "optimizer=adagrad optimizer.lr_decay=-1": ["optimizer.lr_decay=-1 is out of range", "[0, inf)"],
+    "optimizer=sgd optimizer.dampening=5": ["optimizer.dampening=5 is out of range", "[0, 1]"],
+    "optimizer=asgd optimizer.t0=-1": ["optimizer.t0=-1 is out of range", "[0, inf)"],
+    "optimizer=lbfgs gradient_clip=none optimizer.line_search_fn=foo": ["optimizer.line_search_fn=strong_wolfe|null"],
+    "seed=4294967296": ["seed=4294967296 is out of range", "[0, 4294967295]"],
+    "lr_scheduler=step callbacks.lr_schedule.step_size=0": ["step_size=0 is out of range", "[1, inf)"],
+    "lr_scheduler=cyclic callbacks.lr_schedule.step_size_up=0": ["step_size_up=0 is out of range", "[1, inf)"],
+    "lr_scheduler=one_cycle callbacks.lr_schedule.div_factor=0": [".div_factor=0 is out of range", "(0, inf)"],
+    "lr_scheduler=one_cycle callbacks.lr_schedule.final_div_factor=0": ["final_div_factor=0", "(0, inf)"],
+    "lr_scheduler=reduce_on_plateau callbacks.lr_schedule.threshold=-5": ["threshold=-5", "[0, inf)"],
+    "loader.part_of_memory=-1": ["loader.part_of_memory=-1 is out of range", "[0, 1]"],
+    "precision=auto callbacks.precision.margin=-1": ["callbacks.precision.margin=-1 is out of range", "(0, inf)"],
+    "callbacks.early_stopping.min_delta=nan": ["callbacks.early_stopping.min_delta=nan is out of range", "[0, inf)"],
+    "callbacks.gradient_clip.norm_type=-1": ["callbacks.gradient_clip.norm_type=-1 is out of range", "(0, inf]"],
+    "trainer.min_epochs=-4": ["trainer.min_epochs=-4 is out of range", "[0, inf)"],
+    "data=adding data.sequence_length=1": ["data.sequence_length=1 is out of range", "[2, inf)"],
+    "data=mackey_glass data.tau=0": ["data.tau=0 is out of range", "[0.1, inf)"],
+    "data=mnist_rows data.features=5": ["data.features=5 is not one of its values", "28|49"],
     "+optimizer.momentm=0.9": ["momentm"],
     "trainer.max_epochs=-5": ["trainer.max_epochs=-5", "[1, inf)"],
     "trainer.max_epochs=null trainer.max_steps=30": ["trainer.max_steps and trainer.max_time", "trainer.max_epochs="],
@@ -148,18 +169,20 @@ def test_a_bidirectional_language_model_is_refused(program):
     assert done.returncode == 2 and "model=lstm" in done.stderr
 
 
-# what only the data tell, before the first step
+# what only the data tell, or a class that refuses its arguments, before the first step
 LATE = {
     "trainer.max_steps=3": ["ends the run before val/loss is first known", "type trainer.max_steps=23"],
     "trainer.max_steps=3 callbacks.early_stopping=null": ["val/loss is first known", "trainer.limit_train_batches=3"],
     "trainer.max_steps=3 monitor=train/loss": ["train/loss is first known", "type trainer.max_steps=23"],
     "trainer.limit_test_batches=0.01": ["less than one of 5 batches", "type trainer.limit_test_batches=1"],
+    "optimizer=sgd optimizer.dampening=0.5": ["torch.optim.SGD: Nesterov momentum requires", "--cfg job"],
+    "optimizer=schedule_free optimizer.betas=[0,0.9]": ["ScheduleFreeAdamW: beta1 must be in the range (0.0, 1.0)"],
     "trainer.val_check_interval=24": ["more than the 23 batches", "type trainer.val_check_interval=23"],
 }
 
 
 @pytest.mark.parametrize("typed", LATE)
-def test_a_mistake_that_only_the_data_tell(typed, program):
+def test_a_mistake_that_is_told_late(typed, program):
     done = program(*typed.split(), "hydra.run.dir=run")
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stdout + done.stderr and 2 <= len(done.stderr.splitlines()) <= 5

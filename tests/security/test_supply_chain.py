@@ -4,6 +4,7 @@ import re
 import tomllib
 from pathlib import Path
 
+import yaml
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
@@ -31,3 +32,19 @@ def test_lowest_versions_and_excluded_releases():
     assert "lightning" not in needed
     line = next(x for x in (ROOT / "constraints.txt").read_text().splitlines() if x.startswith("lightning"))
     assert not {"2.6.2", "2.6.3"} & set(Requirement(line).specifier.filter(["2.6.1", "2.6.2", "2.6.3", "2.6.6"]))
+
+
+def test_workflows_pin_their_actions_and_may_only_read():
+    """A tag can be moved, a commit cannot; a job gets no more than it needs."""
+    found = sorted((ROOT / ".github" / "workflows").glob("*.y*ml"))
+    assert [path.name for path in found] == ["ci.yml", "nightly.yml"]
+    for path in found:
+        workflow = yaml.safe_load(path.read_text())
+        steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+        used = [step for step in steps if "uses" in step]
+        assert all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", step["uses"]) for step in used), path.name
+        assert workflow["permissions"] == {"contents": "read"}, path.name
+        assert all("permissions" not in job and job["timeout-minutes"] for job in workflow["jobs"].values()), path.name
+        checkouts = [step for step in used if step["uses"].startswith("actions/checkout@")]
+        assert len(checkouts) == len(workflow["jobs"]), path.name
+        assert all(step["with"]["persist-credentials"] is False for step in checkouts), path.name
