@@ -42,5 +42,19 @@ def answered() -> Iterator[None]:
             signal.signal(signum, handler)
 
 
+@contextmanager
+def waiting() -> Iterator[None]:
+    """The first of these signals has to wait for what is done here, as it must not be cut in two."""
+    came: list[int] = []
+    before = {signum: signal.signal(signum, lambda number, frame: came.append(number)) for signum in SIGNALS}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+        for number in came[:1]:
+            signal.raise_signal(number)
+
+
 def _stop(signum: int, frame: FrameType | None) -> NoReturn:
     raise Stopped(signum)

@@ -111,7 +111,7 @@ class Variants(Sweep):
         """A variant by its name in tables."""
         return self.sampler(0).variants[number] or "base"
 
-    def report(self, study: Study) -> None:
+    def report(self, found: dict[str, Any], study: Study) -> None:
         """Statistics, `compare.json`, `report.html`, and what TensorBoard shows."""
         from lstmopt.compare import report
 

@@ -45,8 +45,8 @@ class Cached(Resident):
     The file's name is the digest of what it was made from: the data option with its settings, the content of its
     files, and the version of lstmopt. It is written beside, brought to the disk and moved into place, so that a reader
     never meets a part of it, and of two processes that write the same one, either may be the last. It ends with the
-    SHA-256 of its bytes, which each process compares once, when it opens the file (0.15 s for 200 MB); one that is
-    damaged is told, and made again. Warnings about the data are kept with them, and told each time. Pages are read when
+    SHA-256 of its bytes, which each process compares once, when it opens the file; one that is damaged is told, and
+    made again. Warnings about the data are kept with them, and told each time. Pages are read when
     a batch asks for them, and given back where memory is short. The folder may be deleted at any time.
 
     Args:

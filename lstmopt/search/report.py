@@ -1,10 +1,7 @@
 """What a search leaves: `sweep.json`, the best settings, a report and pictures."""
 
 import shlex
-import signal
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +16,7 @@ from lstmopt import comparison, results
 from lstmopt.conf_dir import conf_dir
 from lstmopt.search.progress import STATUS
 from lstmopt.search.study import Study
+from lstmopt.signals import waiting
 
 if TYPE_CHECKING:
     from lstmopt.search.sweep import Sweep
@@ -33,25 +31,10 @@ def keep(study: Study, sweep: "Sweep") -> dict[str, Any]:
     One that was stopped, and that the same command goes on with, is `stopped`; one that another process works at is
     left out. Processes of one folder take turns, and a signal has to wait, so that the file is whole and the newest.
     """
-    with _signals_wait(), study.alone():
+    with waiting(), study.alone():
         found = _found(study, sweep)
         results.write(sweep.folder, found, "sweep.json")
     return found
-
-
-@contextmanager
-def _signals_wait() -> Iterator[None]:
-    came: list[int] = []
-    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
-    for signum in before:
-        signal.signal(signum, lambda signum, frame: came.append(signum))
-    try:
-        yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
-        for number in came[:1]:
-            signal.raise_signal(number)
 
 
 def _found(study: Study, sweep: "Sweep") -> dict[str, Any]:

@@ -46,7 +46,7 @@ def _run(study: Study, sweep: Sweep, launcher: Launcher, cluster: Any) -> None:
         raise
     found = report.keep(study, sweep)
     if sweep.search.report:
-        sweep.report(study)
+        sweep.report(found, study)
     else:
         report.brief(found, sweep, table=False)
     failed = [trial for trial in study.trials() if trial.state == TrialState.FAIL]

@@ -246,6 +246,6 @@ class Sweep:
         runs = [self.run_folder(trial_number, k) for k in range(self.search.seeds_per_trial)]
         return [saved_steps(folder) for folder in runs]
 
-    def report(self, study: Study) -> None:
+    def report(self, found: dict[str, Any], study: Study) -> None:
         """Write and show what was found, beside `sweep.json`."""
-        report.write(report.keep(study, self), study, self)
+        report.write(found, study, self)

@@ -2,7 +2,6 @@
 
 import copy
 import io
-import signal
 import tempfile
 import warnings
 from collections.abc import Set
@@ -11,12 +10,12 @@ from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf, open_dict
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from lstmopt.build import Parts, build
 from lstmopt.data.datamodule import DataModule
 from lstmopt.errors import Interrupted
 from lstmopt.run_facts import SLOTS
+from lstmopt.signals import Stopped
 
 KEPT = ({*SLOTS} - {"lr_schedule"}) | {"schedule_free", "compiled_kernel", "keep_memory", "lean_loop"}
 PLAIN = {
@@ -68,9 +67,8 @@ def short_run(
         parts = _built(cfg, callback, steps, seed, datamodule, trainer or {}, kept)
         try:
             parts.trainer.fit(parts.module, datamodule=parts.datamodule)
-        except SystemExit as end:  # `Stopped`, or Lightning's answer to a signal
-            told = signal.SIGTERM if isinstance(end, SIGTERMException) else signal.SIGINT
-            raise Interrupted(getattr(end, "signum", told), "the same command looks for it again") from None
+        except Stopped as stop:
+            raise Interrupted(stop.signum, "the same command looks for it again") from None
         finally:
             parts.datamodule.cut = None
     return parts.datamodule

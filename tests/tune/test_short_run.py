@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_dir
 
 from lstmopt.conf_dir import conf_dir
 from lstmopt.errors import Interrupted
+from lstmopt.signals import answered
 from lstmopt.tune.short_run import short_run
 
 SMALL = ["data=mackey_glass", "data.length=330", "data.input_length=16", "data.horizon=3", "model.hidden_size=8"]
@@ -28,7 +29,7 @@ def test_a_signal_keeps_its_code_and_promises_no_checkpoint(signum):
         cfg = compose("train", SMALL)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     try:
-        with pytest.raises(Interrupted) as caught:
+        with pytest.raises(Interrupted) as caught, answered():
             short_run(cfg, Asked(signum), steps=5, seed=0)
     finally:
         signal.signal(signal.SIGINT, before)
