@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
@@ -134,6 +135,8 @@ def joined(trainer: pl.Trainer, config: DictConfig) -> Iterator[None]:
     launcher = trainer.strategy.launcher
     if isinstance(launcher, Processes):
         launcher.config = config
+    if trainer.world_size > 1:  # Lightning tells the others from within its handler, and waits there for them to hear
+        trainer._signal_connector._sigterm_notifier_fn = _heard  # type: ignore[assignment]
     try:
         yield
     except BaseException as error:
@@ -143,6 +146,10 @@ def joined(trainer: pl.Trainer, config: DictConfig) -> Iterator[None]:
         raise
     if isinstance(launcher, Processes):
         launcher.finish(failed=False)
+
+
+def _heard(signum: int, frame: FrameType | None) -> None:
+    """What comes next in Lightning's chain of handlers answers: `signals.answered`."""
 
 
 def _end_with_the_first() -> None:

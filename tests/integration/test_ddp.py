@@ -89,7 +89,7 @@ def test_a_killed_run_ends_as_one_that_was_not(tmp_path):
     assert struck == 2 and not differing, output
 
 
-@pytest.mark.parametrize("place", ["training_step", "test_step"])
+@pytest.mark.parametrize("place", ["setup", "training_step", "test_step"])
 def test_a_signal_to_the_first_process_saves_and_the_run_goes_on(place, tmp_path):
     differing, stopped, output = killing.signalled(RANDOM, place, signal.SIGTERM, random.Random(1), tmp_path)
     assert stopped and not differing, output

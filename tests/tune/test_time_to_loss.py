@@ -15,6 +15,7 @@ from lstmopt.conf_dir import conf_dir
 from lstmopt.errors import ConfigError, Interrupted
 from lstmopt.models.lstm import LSTM
 from lstmopt.module import LSTMModule
+from lstmopt.signals import Stopped
 from lstmopt.tune import loss_clock, settle, time_to_loss
 from lstmopt.tune.time_to_loss import _above, find_batch_size, picture
 
@@ -224,9 +225,7 @@ def test_the_picture_has_a_line_for_each_size_and_the_loss(by_hand, monkeypatch)
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_within_a_training_keeps_its_code(monkeypatch, signum):
     def stopped(self, *_):
-        error = SystemExit(128 + signum)
-        error.signum = signum
-        raise error
+        raise Stopped(signum)
 
     monkeypatch.setattr(loss_clock.LossClock, "on_validation_end", stopped)
     with pytest.raises(Interrupted) as caught:
