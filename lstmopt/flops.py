@@ -14,7 +14,7 @@ from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
-import lstmopt.kernels.lstm_cpu  # noqa: F401  (brings torch.ops.lstmopt)
+import lstmopt.kernels.lstm_amx  # noqa: F401  (brings torch.ops.lstmopt, that of lstm_cpu with it)
 
 aten = torch.ops.aten
 Shape = tuple[int, ...]
@@ -99,6 +99,8 @@ def _compiled_backward(input_shape: Shape, *args: Any, out_shape: Any = None, **
 for _target, _formula in {
     torch.ops.lstmopt.lstm_layer: _compiled,
     torch.ops.lstmopt.lstm_layer_backward: _compiled_backward,
+    torch.ops.lstmopt.lstm_layer_bf16: _compiled,
+    torch.ops.lstmopt.lstm_layer_bf16_backward: _compiled_backward,
     aten.mkldnn_rnn_layer: _mkldnn,
     aten.mkldnn_rnn_layer_backward: _mkldnn_backward,
     aten._cudnn_rnn: _cudnn,

@@ -1,6 +1,7 @@
 """Kill runs again and again, and see whether they end as if nothing had been.
 
-    python scripts/torture.py [--single 50] [--chains 64] [--writes 100] [--signals 30] [--damaged 220] [--jobs 2]
+    python scripts/torture.py [--single 50] [--chains 64] [--writes 100] [--signals 30] [--damaged 220] [--full 20]
+        [--jobs 2]
 
 Every case is a random configuration (optimizer, schedule, precision, accumulation, validation within epochs, truncated
 backpropagation, how often the last checkpoint is written), run once as a whole and once with its kills. "Identical" is
@@ -14,6 +15,9 @@ to the bit: weights, optimizer, schedule, counters, early stopping, best checkpo
 - starts: 20 runs begun at once, without a folder named and in the same folder.
 - damaged: last.ckpt cut off, empty, random, or with one bit flipped: told, and the one before it is taken; the same of
   best.ckpt, one case in five: told, and the best epoch looked for in those to come, or what to type where none are.
+- full: a run goes on with 0, 5, 10, ... kB left on its disk, which is none of the temporary files': it ends, or says
+  what it needs with exit code 2 and the checkpoints it had; with room again it goes on to the same end. The small disk
+  is mounted, which needs the rights of root.
 """
 
 import argparse
@@ -21,10 +25,12 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -97,7 +103,41 @@ def starts(number, rng, folder):
     return begun(20, folder), 0, "", [begun.__name__]
 
 
-CASES = {"single": 50, "chains": 64, "writes": 100, "signals": 30, "damaged": 220, "starts": 2}
+def full(number, rng, folder):
+    disk = folder / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "none", str(disk)], check=True)
+    try:
+        return *with_little_room(5000 * number, disk, folder / "log.txt"), [f"{5 * number} kB"]
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def with_little_room(room, disk, log):
+    """What is wrong with a run that goes on with `room` bytes left on its disk."""
+    options = [*killing.BASE, *killing.SERIES, "logger=none"]
+    again = [*options, f"hydra.run.dir={disk}/killed"]
+    if killing.run([*options, f"hydra.run.dir={disk}/whole"], log):
+        return ["the run as a whole"], 0, log.read_text()[-2000:]
+    if killing.run([*again, "trainer.max_epochs=1"], log):
+        return ["the first epoch"], 0, log.read_text()[-2000:]
+    log.unlink()
+    checkpoints, ballast = disk / "killed" / "checkpoints", disk / "ballast"
+    with open(ballast, "wb", buffering=0) as file, suppress(OSError):
+        while file.write(bytes(1000)):
+            pass
+    os.truncate(ballast, max(0, ballast.stat().st_size - room))
+    code, said = killing.run(again, log), log.read_text()
+    if code not in (0, 2) or "Traceback" in said or (code and "No space left" not in said):
+        return [f"exit {code}"], 0, said[-2000:]
+    wrong = [path.name for path in checkpoints.iterdir() if path.suffix == ".part" or damage(path)]
+    ballast.unlink()
+    if killing.run(again, log):
+        return [*wrong, "with room again"], code == 2, log.read_text()[-2000:]
+    return wrong + killing.compared(disk), code == 2, said[-2000:]
+
+
+CASES = {"single": 50, "chains": 64, "writes": 100, "signals": 30, "damaged": 220, "full": 20, "starts": 2}
 
 
 def one(job):

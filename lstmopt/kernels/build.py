@@ -12,7 +12,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("lstm_cpu.cpp")
+SOURCES = Path(__file__).parent
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-shared", "-fPIC")
 COMPILERS = ("c++", "g++", "clang++")
 
@@ -22,8 +22,8 @@ class Unavailable(RuntimeError):
 
 
 @functools.cache
-def library(*more: str) -> ctypes.CDLL:
-    """The library of this process: from the cache, or compiled now (with `more` flags), which takes about two seconds.
+def library(name: str, *more: str) -> ctypes.CDLL:
+    """`NAME.cpp` as a library of this process: from the cache, or compiled now (with `more` flags) in two seconds.
 
     The file is found by a hash of the source, the flags, the compiler and the CPU. It is loaded only from a folder that
     belongs to this user and that nobody else may write to (`lstmopt/kernels` in `$XDG_CACHE_HOME` or `~/.cache`);
@@ -39,16 +39,16 @@ def library(*more: str) -> ctypes.CDLL:
     with suppress(RuntimeError):  # no home directory
         folder = _private(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lstmopt" / "kernels")
     if folder is not None:
-        built = folder / f"lstm_cpu-{_key(compiler, more)}.so"
+        built = folder / f"{name}-{_key(name, compiler, more)}.so"
         with suppress(OSError):  # it is not there, or damaged
             return ctypes.CDLL(str(built))
     try:
         if folder is not None:
-            _compile(compiler, built, more)
+            _compile(name, compiler, built, more)
             return ctypes.CDLL(str(built))
         with tempfile.TemporaryDirectory() as own:
-            built = Path(own) / "lstm_cpu.so"
-            _compile(compiler, built, more)
+            built = Path(own) / f"{name}.so"
+            _compile(name, compiler, built, more)
             return ctypes.CDLL(str(built))
     except OSError as error:
         raise Unavailable(f"what {compiler} makes cannot be kept or loaded: {error}") from None
@@ -65,7 +65,7 @@ def _private(folder: Path) -> Path | None:
     return folder if safe and os.access(folder, os.W_OK) else None
 
 
-def _key(compiler: str, more: tuple[str, ...]) -> str:
+def _key(name: str, compiler: str, more: tuple[str, ...]) -> str:
     """What the compiled file depends on."""
     try:
         about = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
@@ -73,15 +73,17 @@ def _key(compiler: str, more: tuple[str, ...]) -> str:
     except OSError:
         cpu = platform.processor()
     real = Path(compiler).resolve()
-    parts = [SOURCE.read_text(), *FLAGS, *more, str(real), str(real.stat().st_mtime_ns), platform.machine(), cpu]
+    sources = [path.read_text() for path in (SOURCES / f"{name}.cpp", *sorted(SOURCES.glob("*.h")))]
+    parts = [*sources, *FLAGS, *more, str(real), str(real.stat().st_mtime_ns), platform.machine(), cpu]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
 
 
-def _compile(compiler: str, to: Path, more: tuple[str, ...]) -> None:
+def _compile(name: str, compiler: str, to: Path, more: tuple[str, ...]) -> None:
     """Compile into `to`, whole or not at all."""
     with tempfile.TemporaryDirectory(dir=to.parent) as folder:
         made = Path(folder) / to.name
-        done = subprocess.run([compiler, *FLAGS, *more, str(SOURCE), "-o", str(made)], capture_output=True, text=True)
+        command = [compiler, *FLAGS, *more, str(SOURCES / f"{name}.cpp"), "-o", str(made)]
+        done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             said = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[-200:])
             raise Unavailable(f"{compiler} does not compile it: {said}")

@@ -2,7 +2,7 @@
 
 import ctypes
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,10 +10,13 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from lstmopt.kernels.build import Unavailable, library
+from lstmopt.kernels import build
+from lstmopt.kernels.build import Unavailable
 
 GATES = 4
 WIDEST = 256  # of H + I: beyond, torch's kernel is as fast (docs/performance.md)
+FORMAT = torch.float32
+library = functools.partial(build.library, "lstm_cpu")
 
 _operators = torch.library.Library("lstmopt", "DEF")
 _operators.define(
@@ -34,9 +37,21 @@ def check() -> None:
         Unavailable: it cannot be built here, or what it computes on this CPU differs.
     """
     library()
+    compare(run, 1e-4)
+
+
+Run = Callable[[Tensor, tuple[Tensor, Tensor], Sequence[Sequence[Tensor]]], tuple[Tensor, Tensor]]
+
+
+def compare(run: Run, tolerance: float) -> None:
+    """Compare what a kernel computes with what torch's computes in float32, on a small layer.
+
+    Raises:
+        Unavailable: they differ by more than `tolerance` of the number or of the largest beside it.
+    """
     generator = torch.Generator().manual_seed(0)
     draw = functools.partial(torch.randn, generator=generator)
-    weights = [draw(96, 5), draw(96, 24), draw(96), draw(96)]
+    weights = [0.3 * draw(size) for size in ((96, 5), (96, 24), (96,), (96,))]
     given = [draw(4, 7, 5), draw(1, 7, 24), draw(1, 7, 24), *weights]
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
         leaves = [tensor.requires_grad_() for tensor in given]
@@ -46,7 +61,7 @@ def check() -> None:
             [*torch.autograd.grad(a.sum() + b.square().sum(), leaves), a, b] for a, b in ((out, c), (expected, last))
         )
     for one, other in zip(own, torchs, strict=True):
-        if not torch.allclose(one, other, rtol=1e-4, atol=1e-4 * float(other.detach().abs().max())):
+        if not torch.allclose(one.float(), other, rtol=tolerance, atol=tolerance * float(other.detach().abs().max())):
             raise Unavailable("what it computes on this CPU is not what torch's kernel computes")
 
 
@@ -57,9 +72,14 @@ def wide(hidden_size: int, input_size: int) -> bool:
 
 def takes(lstm: nn.LSTM, x: Tensor, dtype: torch.dtype) -> bool:
     """Whether the layers of an LSTM that are not too wide can run here; `dtype` is that of the products."""
+    return x.dtype == dtype == FORMAT and fits(lstm, x)
+
+
+def fits(lstm: nn.LSTM, x: Tensor) -> bool:
+    """Whether the kernels of this package compute what such an LSTM with weights in float32 does, here and now."""
     return (
         x.device.type == "cpu"
-        and x.dtype == dtype == lstm.weight_ih_l0.dtype == torch.float32
+        and lstm.weight_ih_l0.dtype == torch.float32
         and not lstm.proj_size
         and bool(lstm.bias)
         and bool(torch.backends.mkldnn.enabled)  # off: second derivatives are wanted, or torch's plain loop
@@ -80,28 +100,39 @@ def run(x: Tensor, state: tuple[Tensor, Tensor], weights: Sequence[Sequence[Tens
     Returns:
         The output `[T, B, directions * H]` and the last c of each direction, as torch.lstm gives them.
     """
+    h, c = state
+    return directions(Layer, library().lstm_lanes(), x, (h.to(x.dtype), c.to(x.dtype)), weights)
+
+
+def directions(
+    layer: type[torch.autograd.Function], lanes: int, x: Tensor, state: tuple[Tensor, Tensor],
+    weights: Sequence[Sequence[Tensor]],
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """`run` by the layer of a kernel that takes hidden sizes in multiples of `lanes`."""
     outs, last = [], []
     for direction, of_direction in enumerate(weights):
-        h, c = (part[direction].to(x.dtype) for part in state)
-        out, c = _direction(x.flip(0) if direction else x, h, c, of_direction)
+        h, c = (part[direction] for part in state)
+        out, c = _filled(layer, lanes, x.flip(0) if direction else x, h, c, of_direction)
         outs.append(out.flip(0) if direction else out)
         last.append(c)
     return (outs[0] if len(outs) == 1 else torch.cat(outs, dim=2)), torch.stack(last)
 
 
-def _direction(x: Tensor, h: Tensor, c: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def _filled(
+    layer: type[torch.autograd.Function], lanes: int, x: Tensor, h: Tensor, c: Tensor, weights: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
     """One direction; units without weights, which stay 0, fill the hidden size up to what the kernel takes."""
     of_input, of_hidden, *biases = weights
     bias = biases[0] + biases[1]
     (_, inputs), (_, hidden) = of_input.shape, of_hidden.shape
-    more = -hidden % library().lstm_lanes()
+    more = -hidden % lanes
     if not more:
-        return Layer.apply(x, h, c, of_input, of_hidden, bias, torch.is_grad_enabled())
+        return layer.apply(x, h, c, of_input, of_hidden, bias, torch.is_grad_enabled())
     of_input = F.pad(of_input.view(GATES, hidden, inputs), (0, 0, 0, more)).flatten(0, 1)
     of_hidden = F.pad(of_hidden.view(GATES, hidden, hidden), (0, more, 0, more)).flatten(0, 1)
     bias = F.pad(bias.view(GATES, hidden), (0, more)).flatten()
     h, c = F.pad(h, (0, more)), F.pad(c, (0, more))
-    out, last = Layer.apply(x, h, c, of_input, of_hidden, bias, torch.is_grad_enabled())
+    out, last = layer.apply(x, h, c, of_input, of_hidden, bias, torch.is_grad_enabled())
     return out[..., :hidden], last[:, :hidden]
 
 
@@ -145,8 +176,8 @@ def _forward(
     gates = x.new_empty(steps if keep else 0, batch, GATES * hidden)
     sizes = map(ctypes.c_long, (steps, batch, inputs, hidden))
     library().lstm_forward(
-        *sizes, *_strided(x), *map(_at, (of_input, of_hidden, bias, h, c, out, cells)),
-        _at(gates if keep else None), torch.get_num_threads(),
+        *sizes, *strided(x), *map(at, (of_input, of_hidden, bias, h, c, out, cells)),
+        at(gates if keep else None), torch.get_num_threads(),
     )  # fmt: skip
     return out, cells, gates
 
@@ -165,22 +196,23 @@ def _backward(
     d_h, d_c = torch.empty_like(first_h), torch.empty_like(first_c)
     sizes = map(ctypes.c_long, (steps, batch, inputs, hidden))
     library().lstm_backward(
-        *sizes, *_strided(x), *map(_at, (of_input, of_hidden, first_h, first_c, h, c, gates)), *_strided(d_out),
-        *map(_at, (d_last_c, d_x if of_x else None, d_of_input, d_of_hidden, d_bias, d_h, d_c)),
+        *sizes, *strided(x), *map(at, (of_input, of_hidden, first_h, first_c, h, c, gates)), *strided(d_out),
+        *map(at, (d_last_c, d_x if of_x else None, d_of_input, d_of_hidden, d_bias, d_h, d_c)),
         torch.get_num_threads(),
     )  # fmt: skip
     return [d_x, d_h, d_c, d_of_input, d_of_hidden, d_bias]
 
 
-def _at(tensor: Tensor | None) -> ctypes.c_void_p:
+def at(tensor: Tensor | None) -> ctypes.c_void_p:
+    """Where it is."""
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
 
 
-def _strided(tensor: Tensor | None) -> tuple[ctypes.c_void_p, ctypes.c_long, ctypes.c_long]:
+def strided(tensor: Tensor | None) -> tuple[ctypes.c_void_p, ctypes.c_long, ctypes.c_long]:
     """Where `[T, B, ...]` is, and its strides of T and B."""
     if tensor is None:
-        return _at(None), ctypes.c_long(0), ctypes.c_long(0)
-    return _at(tensor), ctypes.c_long(tensor.stride(0)), ctypes.c_long(tensor.stride(1))
+        return at(None), ctypes.c_long(0), ctypes.c_long(0)
+    return at(tensor), ctypes.c_long(tensor.stride(0)), ctypes.c_long(tensor.stride(1))
 
 
 _operators.impl("lstm_layer", _forward, "CPU")

@@ -1,12 +1,12 @@
 """Which kernel an LSTM runs on, and why."""
 
+from types import ModuleType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from lstmopt.kernels import lstm_cpu
 from lstmopt.models.autocast import computed_in
 from lstmopt.models.loop_layer import LoopLayer
 from lstmopt.models.padded_lstm import PaddedLSTM
@@ -47,8 +47,9 @@ def kernel(layer: nn.LSTM | LoopLayer, x: Tensor | PackedSequence, unequal: bool
     data, packed = (x.data, True) if isinstance(x, PackedSequence) else (x, False)
     dtype = computed_in(data)
     if data.device.type == "cpu":
-        if not packed and isinstance(layer, PaddedLSTM) and layer.compiles(data):
-            of_layers = _compiled(layer, data.shape[2] + unequal, unequal)
+        compiled = layer.compiles(data) if not packed and isinstance(layer, PaddedLSTM) else None
+        if compiled and isinstance(layer, PaddedLSTM):
+            of_layers = _compiled(compiled, layer, data.shape[2] + unequal, unequal)
             if of_layers is not None:
                 return of_layers
         lost = _why_not_onednn(layer, dtype, packed)
@@ -80,17 +81,17 @@ def as_called(layer: nn.LSTM, batch_size: int, dtype: torch.dtype, unequal: bool
     return called, batch_size
 
 
-def _compiled(lstm: PaddedLSTM, input_size: int, unequal: bool) -> Kernel | None:
+def _compiled(compiled: ModuleType, lstm: PaddedLSTM, input_size: int, unequal: bool) -> Kernel | None:
     """The kernel where the compiled one takes layers; None if all are too large for it."""
     hidden = lstm.hidden_size
     above = hidden * (1 + lstm.bidirectional) + unequal
-    wide = [lstm_cpu.wide(hidden, input_size), *[lstm_cpu.wide(hidden, above)] * (lstm.num_layers - 1)]
+    wide = [compiled.wide(hidden, input_size), *[compiled.wide(hidden, above)] * (lstm.num_layers - 1)]
     if all(wide):
         return None
     if not any(wide):
-        return Kernel("compiled for this CPU", f"float32, H={hidden}")
+        return Kernel("compiled for this CPU", f"{_name(compiled.FORMAT)}, H={hidden}")
     layers = "layer 1" if wide[1] else "the layers above the first"
-    return Kernel("compiled for this CPU and oneDNN", f"float32, the first for {layers}, H={hidden}")
+    return Kernel("compiled for this CPU and oneDNN", f"{_name(compiled.FORMAT)}, the first for {layers}, H={hidden}")
 
 
 def _why_not_onednn(lstm: nn.LSTM, dtype: torch.dtype, packed: bool) -> list[str]:

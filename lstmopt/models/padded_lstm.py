@@ -1,12 +1,13 @@
 """Sequences of unequal lengths on the fused kernels."""
 
 from collections.abc import Sequence
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lstmopt.kernels import lstm_cpu
+from lstmopt.kernels import lstm_amx, lstm_cpu
 from lstmopt.models.autocast import computed_in
 from lstmopt.models.sequence_model import State
 
@@ -26,7 +27,7 @@ class PaddedLSTM(nn.LSTM):
     are T, the call is that of `nn.LSTM`.
 
     Attributes:
-        compiled: take the kernel of `lstmopt.kernels` where it is the faster one (`callbacks.compiled_kernel` sets it).
+        compiled: take a kernel of `lstmopt.kernels` where it is the faster one (`callbacks.compiled_kernel` sets it).
     """
 
     compiled: bool = False
@@ -53,13 +54,17 @@ class PaddedLSTM(nn.LSTM):
 
     def _whole(self, input: Tensor, hx: State | None) -> tuple[Tensor, State]:
         """Sequences that are all as long as the input: nn.LSTM's own way, or the compiled kernel's."""
-        if isinstance(input, Tensor) and input.ndim == 3 and self.compiles(input) and not lstm_cpu.wide(*self.narrow()):
+        compiled = self.compiles(input) if isinstance(input, Tensor) and input.ndim == 3 else None
+        if compiled and not compiled.wide(*self.narrow()):
             return self._by_layer(input, hx, None)
         return super().forward(input, hx)
 
-    def compiles(self, input: Tensor) -> bool:
-        """Whether the compiled kernel takes this input, if the layers are small enough."""
-        return self.compiled and lstm_cpu.takes(self, input, computed_in(input))
+    def compiles(self, input: Tensor) -> ModuleType | None:
+        """The compiled kernel that takes this input, if the layers are small enough."""
+        if not self.compiled:
+            return None
+        dtype = computed_in(input)
+        return next((kernel for kernel in (lstm_cpu, lstm_amx) if kernel.takes(self, input, dtype)), None)
 
     def narrow(self) -> tuple[int, int]:
         """Hidden and input size of the smallest layer."""
@@ -116,8 +121,10 @@ class PaddedLSTM(nn.LSTM):
 
     def _run(self, x: Tensor, state: State, weights: Sequence[Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
         """The kernel of one layer over x `[T, B, I]`: its output and the last c."""
-        if self.compiles(x) and not lstm_cpu.wide(self.hidden_size, x.shape[2]):
-            return lstm_cpu.run(x, state, weights)
+        compiled = self.compiles(x)
+        if compiled and not compiled.wide(self.hidden_size, x.shape[2]):
+            out, c = compiled.run(x, state, weights)
+            return out, c
         flat = [weight for direction in weights for weight in direction]
         out, _, c = torch.lstm(x, state, flat, self.bias, 1, 0.0, self.training, self.bidirectional, False)
         return out, c

@@ -26,11 +26,11 @@ def home(tmp_path, monkeypatch):
 
 @needs_compiler
 def test_compiled_once_for_all_processes(home):
-    library()
+    library("lstm_cpu")
     (built,) = home.iterdir()
     before = built.stat()
     assert before.st_mode & 0o022 == 0 and home.stat().st_mode & 0o777 == 0o700
-    code = "import torch; from lstmopt.kernels.build import library; print(library().lstm_lanes())"
+    code = "import torch; from lstmopt.kernels.build import library; print(library('lstm_cpu').lstm_lanes())"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
     assert int(said.stdout) in (4, 8, 16)
     assert [*home.iterdir()] == [built] and built.stat().st_mtime_ns == before.st_mtime_ns
@@ -38,20 +38,23 @@ def test_compiled_once_for_all_processes(home):
 
 @needs_compiler
 def test_another_cpu_or_source_is_another_file(home, monkeypatch, tmp_path):
-    library()
-    other = tmp_path / "other.cpp"
-    other.write_text(build.SOURCE.read_text() + "\n// changed\n")
-    monkeypatch.setattr(build, "SOURCE", other)
-    library.cache_clear()
-    library()
-    assert len([*home.iterdir()]) == 2
+    library("lstm_cpu")
+    for changed, found in (("lstm_cpu.cpp", 2), ("lanes.h", 3)):
+        other = tmp_path / changed[:5]
+        shutil.copytree(build.SOURCES, other)
+        with open(other / changed, "a") as source:
+            source.write("\n// changed\n")
+        monkeypatch.setattr(build, "SOURCES", other)
+        library.cache_clear()
+        library("lstm_cpu")
+        assert len([*home.iterdir()]) == found
 
 
 @needs_compiler
 def test_a_folder_that_others_may_write_to_is_not_used(home):
     home.mkdir(parents=True)
     home.chmod(0o777)
-    assert library().lstm_lanes() in (4, 8, 16)
+    assert library("lstm_cpu").lstm_lanes() in (4, 8, 16)
     assert not [*home.iterdir()]
 
 
@@ -62,13 +65,13 @@ def test_without_a_home_directory_it_is_made_for_this_process(home, monkeypatch)
 
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(build.Path, "home", none)
-    assert library().lstm_lanes() in (4, 8, 16)
+    assert library("lstm_cpu").lstm_lanes() in (4, 8, 16)
     assert not home.exists()
 
 
 @needs_compiler
 def test_a_damaged_file_is_made_again(home):
-    code = "import torch; from lstmopt.kernels.build import library; print(library().lstm_lanes())"
+    code = "import torch; from lstmopt.kernels.build import library; print(library('lstm_cpu').lstm_lanes())"
     for _ in range(2):  # in processes of their own: a library that is loaded is not read again
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ})
         assert done.returncode == 0, done.stderr
@@ -80,7 +83,7 @@ def test_a_damaged_file_is_made_again(home):
 def test_no_compiler(monkeypatch, home):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(Unavailable, match=r"no C\+\+ compiler \(c\+\+, g\+\+, clang\+\+\) on the PATH"):
-        library()
+        library("lstm_cpu")
     assert not home.exists()
 
 
@@ -92,5 +95,5 @@ def test_a_compiler_that_fails_leaves_nothing(monkeypatch, tmp_path, home):
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
     with pytest.raises(Unavailable, match="does not compile it: x.cpp:1: error: what is this"):
-        library()
+        library("lstm_cpu")
     assert not [*home.iterdir()]

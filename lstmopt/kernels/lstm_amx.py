@@ -1,0 +1,161 @@
+"""One LSTM layer in bfloat16 on a CPU with AMX: `lstm_amx.cpp` as operators of torch with gradients."""
+
+import ctypes
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from lstmopt.kernels import build, lstm_cpu
+from lstmopt.kernels.build import Unavailable
+from lstmopt.kernels.lstm_cpu import GATES, at, strided
+
+TILE = 16  # rows that the kernel reads at once
+FORMAT = torch.bfloat16
+library = functools.partial(build.library, "lstm_amx")
+
+_operators = torch.library.Library("lstmopt", "FRAGMENT")
+_operators.define(
+    "lstm_layer_bf16(Tensor x, Tensor h, Tensor c, Tensor of_input, Tensor of_hidden, Tensor bias, bool keep)"
+    " -> (Tensor, Tensor, Tensor)"
+)
+_operators.define(
+    "lstm_layer_bf16_backward(Tensor x, Tensor of_input, Tensor of_hidden, Tensor first_h, Tensor first_c, Tensor h,"
+    " Tensor c, Tensor gates, Tensor? d_out, Tensor? d_last_c, bool of_x) -> Tensor[]"
+)
+
+
+@functools.cache
+def check() -> None:
+    """Build the kernel, and compare it with torch's on a small layer.
+
+    Raises:
+        Unavailable: this CPU has no AMX, or the kernel cannot be built, or what it computes here differs.
+    """
+    if not torch.cpu._is_amx_tile_supported():
+        raise Unavailable("this CPU has no AMX")
+    if not library().lstm_lanes():
+        raise Unavailable("this process may not use AMX")
+    lstm_cpu.compare(run, 2e-2)
+
+
+@functools.cache
+def here() -> bool:
+    """Whether it can be had."""
+    try:
+        check()
+    except Unavailable:
+        return False
+    return True
+
+
+def wide(hidden_size: int, input_size: int) -> bool:
+    """Whether torch's kernel is as fast for a layer."""
+    return False
+
+
+def takes(lstm: nn.LSTM, x: Tensor, dtype: torch.dtype) -> bool:
+    """Whether the layers of an LSTM can run here; `dtype` is that of the products."""
+    return dtype == FORMAT and x.dtype in (torch.float32, FORMAT) and lstm_cpu.fits(lstm, x) and here()
+
+
+def run(x: Tensor, state: tuple[Tensor, Tensor], weights: Sequence[Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
+    """A layer over x `[T, B, I]` from the state (h, c) `[directions, B, H]`; weights are in float32.
+
+    Returns:
+        The output `[T, B, directions * H]` in bfloat16, and the last c of each direction in float32.
+    """
+    h, c = state
+    return lstm_cpu.directions(Layer, library().lstm_lanes(), x, (h.to(FORMAT), c.float()), weights)
+
+
+class Layer(torch.autograd.Function):
+    """A direction of a layer: x `[T, B, I]`, h and c `[B, H]` to the output `[T, B, H]` and the last c."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, h: Tensor, c: Tensor, of_input: Tensor, of_hidden: Tensor, bias: Tensor, grad: bool
+    ) -> Any:
+        """Run; gates and cells are kept where a gradient is asked for."""
+        ctx.given = x.dtype
+        x, h, c, of_input, of_hidden = _rows(x), _rows(h), c.contiguous(), of_input.contiguous(), of_hidden.contiguous()
+        keep = grad and any(ctx.needs_input_grad)
+        out, cells, gates = torch.ops.lstmopt.lstm_layer_bf16(x, h, c, of_input, of_hidden, bias, keep)
+        ctx.set_materialize_grads(False)
+        if keep:
+            ctx.save_for_backward(x, of_input, of_hidden, h, c, out, cells, gates)
+        return out, cells[-1].clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_out: Tensor | None, d_last_c: Tensor | None) -> Any:
+        """Gradients of everything given."""
+        if d_out is not None and d_out.stride(2) != 1:
+            d_out = d_out.contiguous()
+        d_last_c = d_last_c if d_last_c is None else d_last_c.contiguous()
+        of_x = ctx.needs_input_grad[0]
+        d_x, d_h, *others = torch.ops.lstmopt.lstm_layer_bf16_backward(*ctx.saved_tensors, d_out, d_last_c, of_x)
+        return d_x.to(ctx.given) if of_x else None, d_h.to(FORMAT), *others, None
+
+
+def _rows(values: Tensor) -> Tensor:
+    """In bfloat16, the last dimension filled up to an even one, and with memory behind it that tiles may read."""
+    *shape, wide = values.shape
+    made = _room([*shape, wide + wide % 2])
+    made[..., :wide] = values
+    if wide % 2:
+        made[..., wide:] = 0
+    return made
+
+
+def _room(shape: Sequence[int]) -> Tensor:
+    *others, wide = shape
+    rows = 1
+    for size in others:
+        rows *= size
+    return torch.empty(rows + TILE, wide, dtype=FORMAT)[:rows].view(*shape)
+
+
+def _forward(
+    x: Tensor, h: Tensor, c: Tensor, of_input: Tensor, of_hidden: Tensor, bias: Tensor, keep: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    (steps, batch, inputs), hidden = x.shape, of_hidden.shape[1]
+    out, cells = _room([steps, batch, hidden]), c.new_empty(steps, batch, hidden)
+    gates = x.new_empty(steps if keep else 0, batch, GATES * hidden)
+    of_input = F.pad(of_input, (0, inputs - of_input.shape[1]))
+    sizes = map(ctypes.c_long, (steps, batch, inputs, hidden))
+    library().lstm_forward(
+        *sizes, *map(at, (x, of_input, of_hidden, bias, h, c, out, cells)), at(gates if keep else None),
+        torch.get_num_threads(),
+    )  # fmt: skip
+    return out, cells, gates
+
+
+def _backward(
+    x: Tensor, of_input: Tensor, of_hidden: Tensor, first_h: Tensor, first_c: Tensor, h: Tensor, c: Tensor,
+    gates: Tensor, d_out: Tensor | None, d_last_c: Tensor | None, of_x: bool,
+) -> list[Tensor]:  # fmt: skip
+    (steps, batch, inputs), hidden, given = x.shape, of_hidden.shape[1], of_input.shape[1]
+    of_input = F.pad(of_input, (0, inputs - given))
+    d_x = c.new_empty(steps if of_x else 0, batch, inputs)
+    d_of_input, d_of_hidden, d_bias = (
+        torch.empty_like(of_input),
+        torch.empty_like(of_hidden),
+        c.new_empty(GATES * hidden),
+    )
+    d_h, d_c = torch.empty_like(first_c), torch.empty_like(first_c)
+    sizes = map(ctypes.c_long, (steps, batch, inputs, hidden))
+    library().lstm_backward(
+        *sizes, *map(at, (x, of_input, of_hidden, first_h, first_c, h, c, gates)), *strided(d_out),
+        *map(at, (d_last_c, d_x if of_x else None, d_of_input, d_of_hidden, d_bias, d_h, d_c)),
+        torch.get_num_threads(),
+    )  # fmt: skip
+    return [d_x[..., :given], d_h, d_c, d_of_input[:, :given], d_of_hidden, d_bias]
+
+
+_operators.impl("lstm_layer_bf16", _forward, "CPU")
+_operators.impl("lstm_layer_bf16_backward", _backward, "CPU")
