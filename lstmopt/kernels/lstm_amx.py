@@ -15,6 +15,7 @@ from lstmopt.kernels.build import Unavailable
 from lstmopt.kernels.lstm_cpu import GATES, at, strided
 
 TILE = 16  # rows that the kernel reads at once
+NARROWEST = 17  # units: fewer are filled up to 32, and torch's kernel is as fast (docs/performance.md)
 FORMAT = torch.bfloat16
 library = functools.partial(build.library, "lstm_amx")
 
@@ -53,9 +54,9 @@ def here() -> bool:
     return True
 
 
-def wide(hidden_size: int, input_size: int) -> bool:
+def beaten(hidden_size: int, input_size: int) -> bool:
     """Whether torch's kernel is as fast for a layer."""
-    return False
+    return hidden_size < NARROWEST
 
 
 def takes(lstm: nn.LSTM, x: Tensor, dtype: torch.dtype) -> bool:

@@ -65,7 +65,7 @@ def compare(run: Run, tolerance: float) -> None:
             raise Unavailable("what it computes on this CPU is not what torch's kernel computes")
 
 
-def wide(hidden_size: int, input_size: int) -> bool:
+def beaten(hidden_size: int, input_size: int) -> bool:
     """Whether torch's kernel is as fast for a layer."""
     return hidden_size + input_size > WIDEST
 

@@ -85,12 +85,12 @@ def _compiled(compiled: ModuleType, lstm: PaddedLSTM, input_size: int, unequal: 
     """The kernel where the compiled one takes layers; None if all are too large for it."""
     hidden = lstm.hidden_size
     above = hidden * (1 + lstm.bidirectional) + unequal
-    wide = [compiled.wide(hidden, input_size), *[compiled.wide(hidden, above)] * (lstm.num_layers - 1)]
-    if all(wide):
+    beaten = [compiled.beaten(hidden, input_size), *[compiled.beaten(hidden, above)] * (lstm.num_layers - 1)]
+    if all(beaten):
         return None
-    if not any(wide):
+    if not any(beaten):
         return Kernel("compiled for this CPU", f"{_name(compiled.FORMAT)}, H={hidden}")
-    layers = "layer 1" if wide[1] else "the layers above the first"
+    layers = "layer 1" if beaten[1] else "the layers above the first"
     return Kernel("compiled for this CPU and oneDNN", f"{_name(compiled.FORMAT)}, the first for {layers}, H={hidden}")
 
 

@@ -55,7 +55,7 @@ class PaddedLSTM(nn.LSTM):
     def _whole(self, input: Tensor, hx: State | None) -> tuple[Tensor, State]:
         """Sequences that are all as long as the input: nn.LSTM's own way, or the compiled kernel's."""
         compiled = self.compiles(input) if isinstance(input, Tensor) and input.ndim == 3 else None
-        if compiled and not compiled.wide(*self.narrow()):
+        if compiled and not compiled.beaten(*self.narrow()):
             return self._by_layer(input, hx, None)
         return super().forward(input, hx)
 
@@ -122,7 +122,7 @@ class PaddedLSTM(nn.LSTM):
     def _run(self, x: Tensor, state: State, weights: Sequence[Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
         """The kernel of one layer over x `[T, B, I]`: its output and the last c."""
         compiled = self.compiles(x)
-        if compiled and not compiled.wide(self.hidden_size, x.shape[2]):
+        if compiled and not compiled.beaten(self.hidden_size, x.shape[2]):
             out, c = compiled.run(x, state, weights)
             return out, c
         flat = [weight for direction in weights for weight in direction]

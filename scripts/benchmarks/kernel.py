@@ -1,10 +1,10 @@
-"""The compiled LSTM kernel beside torch's: forward and backward of a layer.
+"""The compiled LSTM kernels beside torch's: forward and backward of a layer.
 
     python scripts/benchmarks/kernel.py [--repeats 9]
 
-Batches of 64 sequences of 96 steps with 8 features (and stacked, with as many features as units), a loss of the last
-output, float32, with one thread and with two, memory kept from step to step. Both are run in one process in turns,
-five steps each, after their results were compared.
+Batches of 64 sequences of 96 steps with few features (and stacked, with as many features as units), a loss of the last
+output, with one thread and with two, memory kept from step to step; in float32, and under autocast in bfloat16 where
+the CPU has AMX. Both are run in one process in turns, five steps each, after their results were compared.
 """
 
 import argparse
@@ -16,25 +16,31 @@ import torch
 from in_turns import finish, row
 
 from lstmopt.callbacks.keep_memory import LARGEST, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, glibc
-from lstmopt.kernels.lstm_cpu import check
+from lstmopt.kernels import lstm_amx, lstm_cpu
 from lstmopt.models.padded_lstm import PaddedLSTM
 
-BATCH, STEPS, FEATURES, EACH = 64, 96, 8, 5
-SIZES = [(16, FEATURES), (32, FEATURES), (64, FEATURES), (64, 64), (128, FEATURES), (128, 128), (224, FEATURES)]
+BATCH, STEPS, EACH = 64, 96, 5
+SIZES = {
+    torch.float32: [(16, 8), (32, 8), (64, 8), (64, 64), (128, 8), (128, 128), (224, 8)],
+    torch.bfloat16: [(24, 8), (32, 8), (64, 1), (64, 8), (64, 64), (128, 128), (256, 256), (512, 512)],
+}
+CLOSE = {torch.float32: 1e-5, torch.bfloat16: 3e-2}  # of the largest gradient
 
 
-def steps(lstm, x, count):
+def steps(lstm, x, dtype, count):
     """Seconds of each of some steps, and the gradients of the last one."""
     times = []
     for _ in range(count):
         lstm.zero_grad()
         began = time.perf_counter()
-        lstm(x)[0][:, -1].square().sum().backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            out, _ = lstm(x)
+        out[:, -1].square().sum().backward()
         times.append(time.perf_counter() - began)
     return times, [weight.grad.clone() for weight in lstm.parameters()]
 
 
-def compared(hidden, features, threads, repeats):
+def compared(dtype, hidden, features, threads, repeats):
     """One row."""
     torch.manual_seed(0)
     torch.set_num_threads(threads)
@@ -43,13 +49,14 @@ def compared(hidden, features, threads, repeats):
     for turn in range(repeats + 1):
         for compiled in times:
             lstm.compiled = compiled
-            seconds, gradients[compiled] = steps(lstm, x, EACH)
+            seconds, gradients[compiled] = steps(lstm, x, dtype, EACH)
             times[compiled] += seconds if turn else []
     for own, torchs in zip(gradients[True], gradients[False], strict=True):
-        if (own - torchs).abs().max() > 1e-5 * torchs.abs().max():
+        if (own - torchs).abs().max() > CLOSE[dtype] * torchs.abs().max():
             raise SystemExit(f"H={hidden}: gradients differ")
     torchs, own = (statistics.median(times[compiled]) for compiled in (False, True))
-    what = f"compiled kernel ÷ torch's, speed, H={hidden}, I={features}, {threads} thread{'s' * (threads > 1)}"
+    name = str(dtype).removeprefix("torch.")
+    what = f"compiled kernel ÷ torch's, speed, {name}, H={hidden}, I={features}, {threads} thread{'s' * (threads > 1)}"
     return row(what, torchs / own, 1.0, {"torch's, ms": 1e3 * torchs, "compiled, ms": 1e3 * own}, repeats)
 
 
@@ -57,15 +64,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=9)
     options = parser.parse_args()
-    check()
+    lstm_cpu.check()
+    sizes = SIZES if lstm_amx.here() else {torch.float32: SIZES[torch.float32]}
     if (library := glibc()) is not None:
         library.mallopt(M_MMAP_THRESHOLD, LARGEST), library.mallopt(M_TRIM_THRESHOLD, LARGEST)
     torch.set_flush_denormal(True)
     rows = []
-    for threads in (1, 2):
-        for hidden, features in SIZES:
-            rows.append(compared(hidden, features, threads, options.repeats))
-            print(f"{rows[-1]['row']}: {rows[-1]['ratio']:.2f}", file=sys.stderr, flush=True)
+    for dtype, threads, (hidden, features) in [(d, n, size) for d in sizes for n in (1, 2) for size in sizes[d]]:
+        rows.append(compared(dtype, hidden, features, threads, options.repeats))
+        print(f"{rows[-1]['row']}: {rows[-1]['ratio']:.2f}", file=sys.stderr, flush=True)
     finish(rows)
 
 
