@@ -184,5 +184,5 @@ def _cannot_write(path: Path, error: OSError, checkpoint: dict[str, Any]) -> tup
     problem = f"cannot write {path}: {error.strerror or error}"
     if path.parent.is_dir():
         free = shutil.disk_usage(path.parent).free
-        problem += f"; it takes {nbytes(checkpoint) / 1e6:.1f} MB, and {free / 1e6:.1f} MB are free"
+        problem += f"; it takes {nbytes(checkpoint) / 1e6:.3f} MB, and {free / 1e6:.3f} MB are free"
     return problem, "make room, then type hydra.run.dir=FOLDER of this run: it goes on from its last good checkpoint"

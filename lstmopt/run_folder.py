@@ -253,7 +253,7 @@ def room(folder: Path, needed: int, key: str = "hydra.run.dir") -> None:
     free = shutil.disk_usage(folder).free
     if free < 4 * needed:
         raise ConfigError(
-            f"{folder} has room for {free / 1e6:.1f} MB, and checkpoints take {4 * needed / 1e6:.1f} MB",
+            f"{folder} has room for {free / 1e6:.3f} MB, and checkpoints take {4 * needed / 1e6:.3f} MB",
             f"make room, or type {key}=FOLDER on another disk",
         )
 

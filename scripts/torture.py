@@ -128,7 +128,8 @@ def with_little_room(room, disk, log):
             pass
     os.truncate(ballast, max(0, ballast.stat().st_size - room))
     code, said = killing.run(again, log), log.read_text()
-    if code not in (0, 2) or "Traceback" in said or (code and "No space left" not in said):
+    told = "No space left" in said or "has room for" in said
+    if code not in (0, 2) or "Traceback" in said or (code and not told):
         return [f"exit {code}"], 0, said[-2000:]
     wrong = [path.name for path in checkpoints.iterdir() if path.suffix == ".part" or damage(path)]
     ballast.unlink()

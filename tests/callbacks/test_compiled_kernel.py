@@ -8,6 +8,7 @@ from foreign import Foreign, fit
 from torch import nn
 from torch.profiler import profile
 
+from lstmopt.callbacks.amp import AMP
 from lstmopt.callbacks.compiled_kernel import CompiledKernel
 from lstmopt.kernels import lstm_cpu
 from lstmopt.kernels.build import COMPILERS, library
@@ -40,6 +41,24 @@ def test_the_same_training_on_another_kernel(tmp_path):
     assert "lstmopt::lstm_layer" not in plain.operators and len(own.losses) > 5
     torch.testing.assert_close(torch.stack(own.losses), torch.stack(plain.losses), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(dict(own.state_dict()), dict(plain.state_dict()), rtol=1e-3, atol=1e-4)
+
+
+class Wider(Recorded):
+    """With more units than stay with torch's kernel in bfloat16."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(1, 24, batch_first=True), nn.Linear(24, 1)
+
+
+@needs_compiler
+@pytest.mark.skipif(not torch.cpu._is_amx_tile_supported(), reason="this CPU has no AMX")
+def test_the_same_training_in_bfloat16(tmp_path):
+    plain, _ = fit(tmp_path, AMP(), module=Wider())
+    own, _ = fit(tmp_path, AMP(), CompiledKernel(), module=Wider())
+    assert "lstmopt::lstm_layer_bf16" in own.operators and "aten::mkldnn_rnn_layer" not in own.operators
+    assert "lstmopt::lstm_layer_bf16" not in plain.operators and own.dtypes == plain.dtypes == {torch.bfloat16}
+    torch.testing.assert_close(torch.stack(own.losses), torch.stack(plain.losses), rtol=2e-2, atol=1e-4)
 
 
 @needs_compiler
