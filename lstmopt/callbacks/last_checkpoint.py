@@ -47,11 +47,21 @@ class LastCheckpoint(Checkpoint):
         self.signum: int | None = None
         self._handlers: dict[int, Any] = {}
         self._saved_at = (0, 0.0)  # step and time
+        self._uncounted = (0, 0)  # epochs and batches that Lightning counts and the file does not
 
     @property
     def state_key(self) -> str:
-        """Nothing is kept; the key must not hold the folder."""
+        """It must not hold the folder."""
         return type(self).__name__
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the file leaves uncounted, if anything."""
+        return {"uncounted": list(self._uncounted)} if any(self._uncounted) else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """What is counted at the end of a run that has no batch to train."""
+        epochs, batches = state_dict["uncounted"]
+        self._uncounted = epochs, batches
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Make the folder this run's, remove what a killed one left half written, and have files written whole."""
@@ -81,11 +91,15 @@ class LastCheckpoint(Checkpoint):
             self._handlers[signum] = signal.signal(signum, self._remember)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Give the signals and the folder back."""
+        """Give the signals and the folder back; count as the run that ended there, where this one had no batch left."""
         while self._handlers:
             signum, handler = self._handlers.popitem()
             if signal.getsignal(signum) == self._remember:  # after a run without errors Lightning has done so before
                 signal.signal(signum, handler)
+        if stage == "fit" and any(self._uncounted):
+            self._count(trainer, 1)
+            trainer.fit_loop.epoch_progress.current.completed += self._uncounted[0]
+            self._uncounted = 0, 0
         if stage == "fit" and trainer.is_global_zero:
             run_folder.release_checkpoints(Path(trainer.default_root_dir))
 
@@ -98,6 +112,7 @@ class LastCheckpoint(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save or answer a signal, where the run can go on from exactly."""
+        self._uncounted = 0, 0
         due = int(self._due(trainer) and trainer.is_global_zero)
         signum, due = together.most(self.signum or 0, due) if trainer.world_size > 1 else [self.signum or 0, due]
         if not signum and not due:
@@ -127,16 +142,19 @@ class LastCheckpoint(Checkpoint):
         stopping, trainer.should_stop = trainer.should_stop, False
         validated = cut and loop._should_check_val_fx(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
         trainer.should_stop = stopping
-        counted = trainer.fit_loop.epoch_progress.current, trainer.fit_loop.epoch_progress.total
-        for progress in counted:
-            progress.processed -= cut  # type: ignore[attr-defined]
-        loop._batches_that_stepped -= int(validated)  # counted again where a resume comes by that validation
+        self._uncounted = cut, int(validated)  # a resume comes by that validation, and counts its batch
+        self._count(trainer, -1)
         try:
             self._save_or_stop(trainer, signum)
         finally:
-            loop._batches_that_stepped += int(validated)
-            for progress in counted:
-                progress.processed += cut  # type: ignore[attr-defined]
+            self._count(trainer, 1)
+            self._uncounted = 0, 0
+
+    def _count(self, trainer: pl.Trainer, sign: int) -> None:
+        epochs, batches = self._uncounted
+        for progress in (trainer.fit_loop.epoch_progress.current, trainer.fit_loop.epoch_progress.total):
+            progress.processed += sign * epochs  # type: ignore[attr-defined]
+        trainer.fit_loop.epoch_loop._batches_that_stepped += sign * batches
 
     def _save_or_stop(self, trainer: pl.Trainer, signum: int | None) -> None:
         self.save(trainer)

@@ -5,7 +5,7 @@ import signal
 
 import killing
 import pytest
-from random_runs import a_text, some_kills, some_options
+from random_runs import BASE, BATCHES, SERIES, a_text, some_kills, some_options
 
 
 def case(name, number, folder):
@@ -40,6 +40,14 @@ def test_a_kill_within_a_write(point, tmp_path):
 def test_signals(signum, place, tmp_path):
     rng, options, folder = case("signal", int(signum), tmp_path)
     differing, struck, output = killing.signalled(options, place, signum, rng, folder)
+    assert struck and not differing, output
+
+
+@pytest.mark.parametrize("end", ["callbacks.early_stopping.stopping_threshold=100", "trainer.max_steps=3"])
+def test_a_signal_in_the_test_of_a_run_that_ended_within_an_epoch(end, tmp_path):
+    """Going on it has no batch to train, and logs its test at the step where the whole run did."""
+    options = [*BASE, *SERIES, "trainer.val_check_interval=0.5", f"trainer.limit_train_batches={BATCHES}", end]
+    differing, struck, output = killing.signalled(options, "test_step", signal.SIGTERM, random.Random(1), tmp_path)
     assert struck and not differing, output
 
 
