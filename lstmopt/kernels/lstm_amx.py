@@ -3,16 +3,14 @@
 import ctypes
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from lstmopt.kernels import build, lstm_cpu
 from lstmopt.kernels.build import Unavailable
-from lstmopt.kernels.lstm_cpu import GATES, at, strided
+from lstmopt.kernels.lstm_cpu import GATES, Operators, at, strided
 
 TILE = 16  # rows that the kernel reads at once
 NARROWEST = 17  # units: fewer are filled up to 32, and torch's kernel is as fast (docs/performance.md)
@@ -71,36 +69,11 @@ def run(x: Tensor, state: tuple[Tensor, Tensor], weights: Sequence[Sequence[Tens
         The output `[T, B, directions * H]` in bfloat16, and the last c of each direction in float32.
     """
     h, c = state
-    return lstm_cpu.directions(Layer, library().lstm_lanes(), x, (h.to(FORMAT), c.float()), weights)
+    return lstm_cpu.directions(OPERATORS, library().lstm_lanes(), x, (h.to(FORMAT), c.float()), weights)
 
 
-class Layer(torch.autograd.Function):
-    """A direction of a layer: x `[T, B, I]`, h and c `[B, H]` to the output `[T, B, H]` and the last c."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, h: Tensor, c: Tensor, of_input: Tensor, of_hidden: Tensor, bias: Tensor, grad: bool
-    ) -> Any:
-        """Run; gates and cells are kept where a gradient is asked for."""
-        ctx.given = x.dtype
-        x, h, c, of_input, of_hidden = _rows(x), _rows(h), c.contiguous(), of_input.contiguous(), of_hidden.contiguous()
-        keep = grad and any(ctx.needs_input_grad)
-        out, cells, gates = torch.ops.lstmopt.lstm_layer_bf16(x, h, c, of_input, of_hidden, bias, keep)
-        ctx.set_materialize_grads(False)
-        if keep:
-            ctx.save_for_backward(x, of_input, of_hidden, h, c, out, cells, gates)
-        return out, cells[-1].clone()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, d_out: Tensor | None, d_last_c: Tensor | None) -> Any:
-        """Gradients of everything given."""
-        if d_out is not None and d_out.stride(2) != 1:
-            d_out = d_out.contiguous()
-        d_last_c = d_last_c if d_last_c is None else d_last_c.contiguous()
-        of_x = ctx.needs_input_grad[0]
-        d_x, d_h, *others = torch.ops.lstmopt.lstm_layer_bf16_backward(*ctx.saved_tensors, d_out, d_last_c, of_x)
-        return d_x.to(ctx.given) if of_x else None, d_h.to(FORMAT), *others, None
+def _laid_out(x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return _rows(x), _rows(h), c.contiguous()
 
 
 def _rows(values: Tensor) -> Tensor:
@@ -160,3 +133,4 @@ def _backward(
 
 _operators.impl("lstm_layer_bf16", _forward, "CPU")
 _operators.impl("lstm_layer_bf16_backward", _backward, "CPU")
+OPERATORS = Operators(torch.ops.lstmopt.lstm_layer_bf16, torch.ops.lstmopt.lstm_layer_bf16_backward, _laid_out)

@@ -3,7 +3,7 @@
 import ctypes
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -101,25 +101,32 @@ def run(x: Tensor, state: tuple[Tensor, Tensor], weights: Sequence[Sequence[Tens
         The output `[T, B, directions * H]` and the last c of each direction, as torch.lstm gives them.
     """
     h, c = state
-    return directions(Layer, library().lstm_lanes(), x, (h.to(x.dtype), c.to(x.dtype)), weights)
+    return directions(OPERATORS, library().lstm_lanes(), x, (h.to(x.dtype), c.to(x.dtype)), weights)
+
+
+class Operators(NamedTuple):
+    """A kernel: its operators, and how they want x, h and c in memory."""
+
+    forward: Callable[..., tuple[Tensor, Tensor, Tensor]]
+    backward: Callable[..., list[Tensor]]
+    laid_out: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
 def directions(
-    layer: type[torch.autograd.Function], lanes: int, x: Tensor, state: tuple[Tensor, Tensor],
-    weights: Sequence[Sequence[Tensor]],
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """`run` by the layer of a kernel that takes hidden sizes in multiples of `lanes`."""
+    operators: Operators, lanes: int, x: Tensor, state: tuple[Tensor, Tensor], weights: Sequence[Sequence[Tensor]]
+) -> tuple[Tensor, Tensor]:
+    """`run` by a kernel that takes hidden sizes in multiples of `lanes`."""
     outs, last = [], []
     for direction, of_direction in enumerate(weights):
         h, c = (part[direction] for part in state)
-        out, c = _filled(layer, lanes, x.flip(0) if direction else x, h, c, of_direction)
+        out, c = _filled(operators, lanes, x.flip(0) if direction else x, h, c, of_direction)
         outs.append(out.flip(0) if direction else out)
         last.append(c)
     return (outs[0] if len(outs) == 1 else torch.cat(outs, dim=2)), torch.stack(last)
 
 
 def _filled(
-    layer: type[torch.autograd.Function], lanes: int, x: Tensor, h: Tensor, c: Tensor, weights: Sequence[Tensor]
+    operators: Operators, lanes: int, x: Tensor, h: Tensor, c: Tensor, weights: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
     """One direction; units without weights, which stay 0, fill the hidden size up to what the kernel takes."""
     of_input, of_hidden, *biases = weights
@@ -127,12 +134,12 @@ def _filled(
     (_, inputs), (_, hidden) = of_input.shape, of_hidden.shape
     more = -hidden % lanes
     if not more:
-        return layer.apply(x, h, c, of_input, of_hidden, bias, torch.is_grad_enabled())
+        return Layer.apply(operators, x, h, c, of_input, of_hidden, bias, torch.is_grad_enabled())
     of_input = F.pad(of_input.view(GATES, hidden, inputs), (0, 0, 0, more)).flatten(0, 1)
     of_hidden = F.pad(of_hidden.view(GATES, hidden, hidden), (0, more, 0, more)).flatten(0, 1)
     bias = F.pad(bias.view(GATES, hidden), (0, more)).flatten()
     h, c = F.pad(h, (0, more)), F.pad(c, (0, more))
-    out, last = layer.apply(x, h, c, of_input, of_hidden, bias, torch.is_grad_enabled())
+    out, last = Layer.apply(operators, x, h, c, of_input, of_hidden, bias, torch.is_grad_enabled())
     return out[..., :hidden], last[:, :hidden]
 
 
@@ -144,13 +151,15 @@ class Layer(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, h: Tensor, c: Tensor, of_input: Tensor, of_hidden: Tensor, bias: Tensor, grad: bool
-    ) -> Any:
+        ctx: Any, operators: Operators, x: Tensor, h: Tensor, c: Tensor, of_input: Tensor, of_hidden: Tensor,
+        bias: Tensor, grad: bool,
+    ) -> Any:  # fmt: skip
         """Run; gates and cells are kept where a gradient is asked for."""
-        x = x if x.stride(2) == 1 or x.shape[2] == 1 else x.contiguous()
-        h, c, of_input, of_hidden = h.contiguous(), c.contiguous(), of_input.contiguous(), of_hidden.contiguous()
+        x, h, c = operators.laid_out(x, h, c)
+        of_input, of_hidden = of_input.contiguous(), of_hidden.contiguous()
         keep = grad and any(ctx.needs_input_grad)
-        out, cells, gates = torch.ops.lstmopt.lstm_layer(x, h, c, of_input, of_hidden, bias, keep)
+        out, cells, gates = operators.forward(x, h, c, of_input, of_hidden, bias, keep)
+        ctx.operators = operators
         ctx.set_materialize_grads(False)
         if keep:
             ctx.save_for_backward(x, of_input, of_hidden, h, c, out, cells, gates)
@@ -163,9 +172,14 @@ class Layer(torch.autograd.Function):
         if d_out is not None and d_out.stride(2) != 1:
             d_out = d_out.contiguous()
         d_last_c = d_last_c if d_last_c is None else d_last_c.contiguous()
-        of_x = ctx.needs_input_grad[0]
-        d_x, *others = torch.ops.lstmopt.lstm_layer_backward(*ctx.saved_tensors, d_out, d_last_c, of_x)
-        return d_x if of_x else None, *others, None
+        of_x = ctx.needs_input_grad[1]
+        d_x, *others = ctx.operators.backward(*ctx.saved_tensors, d_out, d_last_c, of_x)
+        return None, d_x if of_x else None, *others, None
+
+
+def _laid_out(x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    x = x if x.stride(2) == 1 or x.shape[2] == 1 else x.contiguous()
+    return x, h.contiguous(), c.contiguous()
 
 
 def _forward(
@@ -217,3 +231,4 @@ def strided(tensor: Tensor | None) -> tuple[ctypes.c_void_p, ctypes.c_long, ctyp
 
 _operators.impl("lstm_layer", _forward, "CPU")
 _operators.impl("lstm_layer_backward", _backward, "CPU")
+OPERATORS = Operators(torch.ops.lstmopt.lstm_layer, torch.ops.lstmopt.lstm_layer_backward, _laid_out)
