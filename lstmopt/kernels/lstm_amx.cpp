@@ -29,6 +29,13 @@ static const int SPAN = 4;  // steps whose gradients of the weights are added up
 #define STORE(tile, to, stride) \
   __asm__ volatile("tilestored %%tmm" #tile ", (%0,%1,1)" ::"r"(to), "r"((Index)(stride)) : "memory")
 
+// Adds the products of a tile with four others, each loaded in turn, `apart` numbers from one to the next.
+#define MULTIPLY(one, other, from, apart, stride)                                  \
+  LOAD(other, from, stride);                  _tile_dpbf16ps(0, one, other);       \
+  LOAD(other, (from) + (apart), stride);      _tile_dpbf16ps(1, one, other);       \
+  LOAD(other, (from) + 2 * (apart), stride);  _tile_dpbf16ps(2, one, other);       \
+  LOAD(other, (from) + 3 * (apart), stride);  _tile_dpbf16ps(3, one, other);
+
 INLINE Lanes load_half(const Half *from) {
   return (Lanes)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)from)), 16);
 }
@@ -109,25 +116,11 @@ static void forward(const Job &job) {
         for (Index k = 0; k < hidden + whole; k += DEEP, weights += GATES * NUMBERS) {
           if (k < hidden) LOAD(4, h + b * hidden + k, hidden * 2);
           else LOAD(4, x + b * inputs + k - hidden, inputs * 2);
-          LOAD(5, weights, 64);
-          _tile_dpbf16ps(0, 4, 5);
-          LOAD(5, weights + NUMBERS, 64);
-          _tile_dpbf16ps(1, 4, 5);
-          LOAD(5, weights + 2 * NUMBERS, 64);
-          _tile_dpbf16ps(2, 4, 5);
-          LOAD(5, weights + 3 * NUMBERS, 64);
-          _tile_dpbf16ps(3, 4, 5);
+          MULTIPLY(4, 5, weights, NUMBERS, 64)
         }
         if (rest) {
           LOAD(6, x + b * inputs + whole, inputs * 2);
-          LOAD(7, weights, 64);
-          _tile_dpbf16ps(0, 6, 7);
-          LOAD(7, weights + NUMBERS, 64);
-          _tile_dpbf16ps(1, 6, 7);
-          LOAD(7, weights + 2 * NUMBERS, 64);
-          _tile_dpbf16ps(2, 6, 7);
-          LOAD(7, weights + 3 * NUMBERS, 64);
-          _tile_dpbf16ps(3, 6, 7);
+          MULTIPLY(6, 7, weights, NUMBERS, 64)
         }
         STORE(0, sums[0], 64);
         STORE(1, sums[1], 64);
@@ -196,14 +189,7 @@ static void weights_backward(const Half *a, Index of_column, Index columns, Inde
       for (Index row = 0; row < rows; row += DEEP) {
         const Half *d = pairs + row * wide + 2 * n;
         LOAD(4, a + column * of_column + row, of_column * 2);
-        LOAD(5, d, wide * 4);
-        _tile_dpbf16ps(0, 4, 5);
-        LOAD(5, d + 2 * TILE, wide * 4);
-        _tile_dpbf16ps(1, 4, 5);
-        LOAD(5, d + 4 * TILE, wide * 4);
-        _tile_dpbf16ps(2, 4, 5);
-        LOAD(5, d + 6 * TILE, wide * 4);
-        _tile_dpbf16ps(3, 4, 5);
+        MULTIPLY(4, 5, d, 2 * TILE, wide * 4)
       }
       STORE(0, to, 64);
       STORE(1, to + TILE * TILE, 64);
