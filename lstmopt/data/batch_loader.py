@@ -1,6 +1,7 @@
 """Batches of a split, one after the other."""
 
 import pickle
+import sys
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -92,6 +93,7 @@ class BatchLoader(DataLoader[Batch]):
             prefetch_factor=prefetch_factor,
             persistent_workers=persistent_workers,
             pin_memory=pin_memory,
+            worker_init_fn=_begin,
         )
 
     def share(self, rank: int, world_size: int, training: bool) -> "BatchLoader":
@@ -123,6 +125,16 @@ def read(split: Split, index: Any) -> Batch:
         return split.batch(index)
     x, y, lengths, starts = split.batch(index.new_zeros(1))
     return Batch(x[:0], y[:0], None if lengths is None else lengths[:0], starts)
+
+
+def _begin(worker_id: int) -> None:
+    """In a worker: no traceback when the training process leaves while it takes a batch; that one says why."""
+    sys.excepthook = _tell
+
+
+def _tell(kind: type[BaseException], error: BaseException, where: Any) -> None:
+    if not isinstance(error, (ConnectionError, EOFError)):
+        sys.__excepthook__(kind, error, where)
 
 
 def _from_workers(batches: Any) -> Iterator[Batch]:

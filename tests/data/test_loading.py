@@ -1,5 +1,8 @@
 """The common loader: order, resume, windows."""
 
+import socket
+from multiprocessing import resource_sharer
+
 import numpy as np
 import pytest
 import pytorch_lightning as pl
@@ -118,6 +121,21 @@ def test_epochs_differ_and_are_the_same_from_every_loader(workers, tmp_path):
     for epoch, labels in enumerate(epochs):
         by_hand.set_epoch(epoch)
         assert torch.cat(list(by_hand)).tolist() == labels
+
+
+def test_a_worker_says_nothing_when_the_training_process_leaves_while_it_takes_a_batch(monkeypatch, capfd):
+    plain, left = resource_sharer._ResourceSharer.get_connection, []
+
+    def leave_and_come_again(ident):
+        with socket.socket(socket.AF_UNIX) as stranger:
+            stranger.connect(ident[0])
+        left.append(ident)
+        return plain(ident)
+
+    monkeypatch.setattr(resource_sharer._ResourceSharer, "get_connection", staticmethod(leave_and_come_again))
+    batches = list(BatchLoader(Sequences(torch.randn(6, 5, 2), torch.zeros(6)), 2, False, 0, num_workers=1))
+    assert len(batches) == 3 and len(left) >= 3
+    assert capfd.readouterr().err == ""
 
 
 def test_a_batch_is_cut_to_its_longest_sequence():
