@@ -3,11 +3,16 @@
 import difflib
 import re
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra import compose, initialize_config_dir
+from hydra import compose, version
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
@@ -15,7 +20,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lstmopt.conf_dir import conf_dir
-from lstmopt.quoting import quoted, search_path
+from lstmopt.quoting import quoted
+
+TRAIN = "train"  # the primary config
 
 
 def explain(error: Exception, arguments: list[str]) -> str | None:
@@ -31,68 +38,73 @@ def explain(error: Exception, arguments: list[str]) -> str | None:
     without_name = isinstance(error, ValueError) and str(error).startswith("Config group override")  # GROUP=null
     if not without_name and not isinstance(error, HydraException | OmegaConfBaseException):
         return None
-    GlobalHydra.instance().clear()
-    own, overrides = _split(arguments)
-    if not {"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments):
-        several = [word for word in overrides if _values(word) != [word]]
+    words = get_args_parser().parse_args(arguments)
+    for flag, folder in (("--config-dir", words.config_dir), ("--config-path", words.config_path)):
+        if folder and not Path(folder).is_dir():
+            return f"{flag} {folder}: there is no such folder in {Path.cwd()}\n  type the path of one"
+    if not words.multirun and "hydra.mode=MULTIRUN" not in words.overrides:
+        several = [word for word in words.overrides if _values(word) != [word]]
         if several:
             key, _, values = several[0].partition("=")
             as_list = "" if key in _groups() else f", or {key}=[{values}] for a list"
             return f"{several[0]} is more than one value\n  type -m for a run with each{as_list}"
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
-        problems = _try_each(own, overrides)
+    name = words.config_name or TRAIN
+    with _search_path(words):
+        try:
+            compose(name)
+        except (HydraException, OmegaConfBaseException) as own:
+            return f"{name}.yaml: {str(own).splitlines()[0]}\n  mend it, or type another --config-name"
+        problems = _try_each(name, words.overrides)
     return "\n".join(problems) or None
 
 
 def composed(words: Any) -> DictConfig:
     """The config, with Hydra's own part, of arguments that Hydra's parser read; of several values the first."""
-    own = [search_path(words.config_dir)] if words.config_dir else []
     overrides = [_values(override)[0] for override in words.overrides]
+    with _search_path(words):
+        return compose(words.config_name or TRAIN, overrides, return_hydra_config=True)
+
+
+@contextmanager
+def _search_path(words: Any) -> Iterator[None]:
+    """Files looked for where Hydra looks for them with these flags."""
+    version.setbase("1.3")
+    path = create_config_search_path(str(Path(words.config_path or conf_dir()).absolute()))
+    if words.config_dir:
+        path.prepend("command-line", f"file://{Path(words.config_dir).absolute()}", SearchPathQuery(provider="schema"))
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(Path(words.config_path or conf_dir()).absolute()), version_base="1.3"):
-        return compose(words.config_name or "train", [*own, *overrides], return_hydra_config=True)
+    Hydra.create_main_hydra2("train", path)
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().clear()
 
 
-def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Hydra's flags apart from the overrides; --config-dir becomes part of the search path."""
-    own, overrides = [], []
-    rest = iter(arguments)
-    for word in rest:
-        if word in ("--config-dir", "-cd"):
-            own = [search_path(next(rest, "."))]
-        elif word.startswith("--config-dir="):
-            own = [search_path(word.split("=", 1)[1])]
-        elif word in ("--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--info", "-i", "--cfg", "-c"):
-            next(rest, None)
-        elif not word.startswith("-"):
-            overrides.append(word)
-    return own, overrides
-
-
-def _try_each(own: list[str], overrides: list[str]) -> list[str]:
+def _try_each(name: str, overrides: list[str]) -> list[str]:
     """Compose with one override more each time; options of groups first, keys inside them after."""
-    problems, good = [], list(own)
+    problems: list[str] = []
+    good: list[str] = []
     for override in sorted(overrides, key=lambda word: "." in word.split("=")[0]):
         for single in _values(override):
             try:
-                compose("train", [*good, single])
+                compose(name, [*good, single])
             except (HydraException, OmegaConfBaseException, ValueError) as error:
                 bare = single.lstrip("+")
-                if bare != single and _composes([*good, bare]):
+                if bare != single and _composes(name, [*good, bare]):
                     key = bare.partition("=")[0]
                     problems.append(f"{single}: {key} is there already\n  type {bare}, without the +")
                     good.append(bare)
                 else:
-                    problems.append(_one(single, error, compose("train", good, return_hydra_config=True)))
+                    problems.append(_one(single, error, compose(name, good, return_hydra_config=True)))
                 break
         else:
             good.append(single)
     return problems
 
 
-def _composes(overrides: list[str]) -> bool:
+def _composes(name: str, overrides: list[str]) -> bool:
     try:
-        compose("train", overrides)
+        compose(name, overrides)
     except (HydraException, OmegaConfBaseException, ValueError):
         return False
     return True

@@ -33,7 +33,7 @@ class Recompute(pl.Callback):
     Reference: Chen et al. 2016, Training deep nets with sublinear memory cost; Gruslys et al. 2016.
     """
 
-    def __init__(self, chunk_length: int = 32) -> None:
+    def __init__(self, chunk_length: int = 64) -> None:
         self.chunk_length = chunk_length
         self._replaced: list[tuple[nn.Module, str]] = []
 

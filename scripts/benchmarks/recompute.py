@@ -1,6 +1,6 @@
 """Memory and time of `memory=recompute` beside the plain pass, on one thread.
 
-    python scripts/benchmarks/recompute.py [--steps 1024] [--hidden 512] [--batch 16] [--chunk 32] [--repeats 5]
+    python scripts/benchmarks/recompute.py [--steps 1024] [--hidden 512] [--batch 16] [--chunk 64] [--repeats 7]
 
 Time: both in one process, in turns, medians. Activations: the bytes that autograd holds when the backward pass begins,
 and the growth of the resident memory at its peak, each in a process of its own.
@@ -69,7 +69,7 @@ def in_process(a):
 
 def main():
     parser = argparse.ArgumentParser()
-    for name, value in {"steps": 1024, "hidden": 512, "batch": 16, "chunk": 32, "repeats": 5}.items():
+    for name, value in {"steps": 1024, "hidden": 512, "batch": 16, "chunk": 64, "repeats": 7}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     a = parser.parse_args()

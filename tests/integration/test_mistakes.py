@@ -1,5 +1,6 @@
 """Mistakes of a new user: exit code 2, at most five lines, what to type instead, and nothing left behind."""
 
+import json
 import shlex
 
 import pytest
@@ -197,6 +198,35 @@ def test_a_checkpoint_of_another_model_is_refused(program):
     assert done.returncode == 2 and "model.hidden_size is 64 there and 32 here" in done.stderr
     assert len(done.stderr.splitlines()) <= 5
     assert not (program.folder / "b").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--config-dir", "nowhere", "optimizer=adam"], ["--config-dir nowhere", "no such folder"]),
+        (["--config-path", "nowhere"], ["--config-path nowhere", "no such folder"]),
+        (["--config-dir", "my", "-cn", "mine"], ["mine.yaml: Cannot find primary config", "another --config-name"]),
+        (["--config-dir", "my", "-cn", "main", "optimizer=adm"], ["type optimizer=adam"]),
+        (["--config-dir", "my", "-cn", "unknown"], ["unknown.yaml: In 'unknown': Could not find 'optimizer/adm'"]),
+        (["--config-dir", "my", "-cn", "main", "--multirun", "seeds=0,1"], ["there is no key seeds", "type seed=0"]),
+    ],
+    ids=" ".join,
+)
+def test_a_config_of_ones_own(words, said, program):
+    (program.folder / "my").mkdir()
+    (program.folder / "my" / "main.yaml").write_text("defaults:\n  - train\n  - _self_\nseed: 3\n")
+    (program.folder / "my" / "unknown.yaml").write_text("defaults:\n  - train\n  - optimizer: adm\n")
+    done = program(*words)
+    assert done.returncode == 2 and all(word in done.stderr for word in said), done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 5
+
+
+def test_a_config_of_ones_own_is_run(program):
+    (program.folder / "my").mkdir()
+    (program.folder / "my" / "main.yaml").write_text("defaults:\n  - train\n  - _self_\nseed: 3\n")
+    done = program("--config-dir", "my", "--config-name", "main", "trainer=debug", "hydra.run.dir=run")
+    assert done.returncode == 0 and (program.folder / "run" / "results.json").is_file(), done.stderr
+    assert json.loads((program.folder / "run" / "results.json").read_text())["seed"] == 3
 
 
 def test_a_shadowed_option_is_told(program):
