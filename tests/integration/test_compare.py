@@ -62,12 +62,12 @@ def test_the_same_twice_in_two_processes_is_no_difference(tmp_path):
 
 def test_a_plus_before_a_group_is_left_out(program):
     variant = "+lr_scheduler=one_cycle optimizer.lr=0.01"
-    code, _, err = compared(program, "--variants", variant, "--seeds", "2")
+    code, _, err = compared(program, "--variants", variant, "--seeds", "2", "data.horizon=5")  # as of any program
     assert code == 0, err
     folder = program.folder / "multirun" / "c"
     assert json.loads((folder / "compare.json").read_text())["arms"][1]["variant"] == variant
     config = (folder / "1" / "0" / ".hydra" / "config.yaml").read_text()
-    assert "lstmopt.callbacks.one_cycle.OneCycle" in config and "lr: 0.01" in config
+    assert "lstmopt.callbacks.one_cycle.OneCycle" in config and "lr: 0.01" in config and "horizon: 5" in config
 
 
 def test_killed_and_begun_again_no_run_is_repeated(program):
